@@ -1,0 +1,1 @@
+"""Cameras, arm, clocks and verifier scores, calibrated."""

@@ -1,0 +1,1 @@
+"""Simulated robots: environments, suites of tasks, experts, collection and evaluation. Only here: MuJoCo."""

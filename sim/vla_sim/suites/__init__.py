@@ -1,0 +1,1 @@
+"""Suites of tasks. One file each; found by entry point `vla.suites`."""

@@ -1,0 +1,1 @@
+"""Backbones: observation -> memory. One file each; the stem is the name."""

@@ -1,0 +1,116 @@
+"""Names to code. A method's name is its file's stem; no decorators, no lists to edit.
+
+Looked up in order: the flat folder (`vla/heads/flow.py` is head "flow"), entry points (`vla.heads`), a file
+(`./mine.py`). Each method file holds a frozen `Config` dataclass and one class named in `KINDS`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import pkgutil
+import sys
+from collections.abc import Iterable
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Protocol
+
+from vla.errors import UnknownName
+from vla.pipeline import Policy, Verifier
+
+KINDS = {"backbones": "Backbone", "heads": "Head", "verifiers": "Verifier"}
+"""Kind of method -> name of the class its files define."""
+
+
+class OpenedPolicy(Policy, Protocol):
+    """A policy opened by name; it knows the verifiers that were fitted for it."""
+
+    def verifier(self, name: str) -> Verifier:
+        """The verifier called `name`, ready to judge this policy's candidates. Raises UnknownName."""
+
+
+def names(kind: str) -> list[str]:
+    """Every registered method of a kind, sorted."""
+    package = importlib.import_module(f"vla.{kind}")
+    files = {m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_")}
+    return sorted(files | {e.name for e in entry_points(group=f"vla.{kind}")})
+
+
+def module(kind: str, name: str) -> ModuleType:
+    """The file that defines a method.
+
+    Raises:
+        UnknownName: listing the names there are.
+    """
+    package = importlib.import_module(f"vla.{kind}")
+    if name in {m.name for m in pkgutil.iter_modules(package.__path__)} and not name.startswith("_"):
+        return importlib.import_module(f"vla.{kind}.{name}")
+    for entry in entry_points(group=f"vla.{kind}", name=name):
+        return importlib.import_module(entry.module)
+    if name.endswith(".py"):
+        return _from_file(Path(name))
+    raise _unknown(kind.removesuffix("s"), name, names(kind))
+
+
+def build(kind: str, name: str, config: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+    """Construct a method: its `Config` from plain values, then its class with `args` after the config.
+
+    Raises:
+        UnknownName: no such method, or a config field it does not have.
+    """
+    found = module(kind, name)
+    try:
+        parsed = found.Config(**config)
+    except TypeError as error:
+        raise UnknownName(f"{kind.removesuffix('s')} {name!r}: {error}") from error
+    return getattr(found, KINDS[kind])(parsed, *args, **kwargs)
+
+
+def open_policy(name: str) -> OpenedPolicy:
+    """Open a policy: `scheme:rest` by its entry point, else a folder by what it holds.
+
+    Raises:
+        UnknownName: no such folder or scheme.
+    """
+    scheme, _, rest = name.partition(":")
+    if not rest:
+        folder = Path(name)
+        if not folder.is_dir():
+            raise UnknownName(f"no policy at {name!r}: there is no such folder. `vla list` shows what there is.")
+        scheme, rest = ("bundle" if (folder / "encode.onnx").exists() else "checkpoint"), name
+    opened: OpenedPolicy = _entry("vla.policies", scheme)(rest)
+    return opened
+
+
+def suite(name: str) -> Any:
+    """The class of a suite of simulated tasks, e.g. `tabletop`. Raises UnknownName."""
+    return _entry("vla.suites", name)
+
+
+def suites() -> list[str]:
+    """Names of the installed suites."""
+    return sorted({e.name for e in entry_points(group="vla.suites")})
+
+
+def _entry(group: str, name: str) -> Any:
+    for entry in entry_points(group=group, name=name):
+        return entry.load()
+    raise _unknown(group.removeprefix("vla."), name, sorted({e.name for e in entry_points(group=group)}))
+
+
+def _from_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise UnknownName(f"no file {path}")
+    name = f"vla_user_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise UnknownName(f"{path} is not a Python file")
+    loaded = importlib.util.module_from_spec(spec)
+    sys.modules[name] = loaded
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
+def _unknown(kind: str, name: str, known: Iterable[str]) -> UnknownName:
+    return UnknownName(f"no {kind} is called {name!r}; there is {', '.join(known) or 'none'}")

@@ -1,0 +1,240 @@
+"""The contract between robot, dataset, policy and bundle. It travels with each; where two meet they are compared.
+
+A mismatch is an error that names the field. Nothing is padded, clipped or renamed silently.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self, get_args
+
+import numpy as np
+
+from vla.errors import BadConfig, BadObservation, SpecMismatch
+from vla.types import Floats, Observation
+
+Kind = Literal["absolute", "delta", "velocity"]
+Rotation = Literal["none", "axis_angle", "rotation_6d", "quaternion_xyzw"]
+Gripper = Literal["none", "width", "positive_open", "positive_close"]
+Method = Literal["quantile", "mean_std"]
+
+
+@dataclass(frozen=True)
+class Dim:
+    """One dimension of state or action."""
+
+    name: str
+    unit: str
+    """SI: "m", "rad", "m/s", or "1"."""
+    kind: Kind
+    """A delta is added to the robot's *commanded* value, once a control period."""
+    frame: str
+    """The frame it is expressed in, or the joint it belongs to."""
+    low: float
+    high: float
+    max_rate: float | None = None
+    """Largest change per second [unit/s] that safety lets through; None for deltas, bounded by low and high."""
+
+
+@dataclass(frozen=True)
+class Camera:
+    """One camera, as the policy is to see it."""
+
+    name: str
+    height: int
+    width: int
+    crop: tuple[int, int, int, int] | None = None
+    """(top, left, height, width) taken from the sensor's image before resizing."""
+    flip: Literal["none", "vertical", "rotate_180"] = "none"
+    """What was done to the sensor's image before it was stored."""
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """Which statistics the policy's inputs and outputs are scaled by. The numbers are inside the policy."""
+
+    method: Method
+    digest: str
+    """SHA-256 of the statistics."""
+
+
+@dataclass(frozen=True)
+class Spec:
+    """Everything two parts must agree on before one acts on the other's numbers."""
+
+    robot: str
+    state: tuple[Dim, ...]
+    action: tuple[Dim, ...]
+    rotation: Rotation
+    gripper: Gripper
+    cameras: tuple[Camera, ...]
+    control_rate_hz: float
+    chunk_size: int | None = None
+    """H. None before a policy has chosen one (robot, dataset)."""
+    normalisation: Normalisation | None = None
+    """None before training."""
+
+    def __post_init__(self) -> None:
+        for group in ("state", "action", "cameras"):
+            names = [item.name for item in getattr(self, group)]
+            if not names or len(set(names)) != len(names):
+                raise BadConfig(f"spec.{group} needs at least one entry and unique names, got {names}")
+        for dim in (*self.state, *self.action):
+            if not (math.isfinite(dim.low) and math.isfinite(dim.high) and dim.low < dim.high):
+                raise BadConfig(f"spec dimension {dim.name!r}: limits [{dim.low}, {dim.high}] are not an interval")
+            if dim.kind not in get_args(Kind):
+                raise BadConfig(f"spec dimension {dim.name!r}: kind {dim.kind!r} is none of {get_args(Kind)}")
+        if not (math.isfinite(self.control_rate_hz) and self.control_rate_hz > 0):
+            raise BadConfig(f"spec.control_rate_hz must be positive, got {self.control_rate_hz}")
+        if self.chunk_size is not None and self.chunk_size < 1:
+            raise BadConfig(f"spec.chunk_size must be at least 1, got {self.chunk_size}")
+
+    @property
+    def dt_ns(self) -> int:
+        """The control period [ns]."""
+        return round(1e9 / self.control_rate_hz)
+
+    @property
+    def action_low(self) -> Floats:
+        """(A,) lower limits."""
+        return np.array([d.low for d in self.action], np.float32)
+
+    @property
+    def action_high(self) -> Floats:
+        """(A,) upper limits."""
+        return np.array([d.high for d in self.action], np.float32)
+
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON."""
+        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Any, where: str = "spec") -> Self:
+        """Rebuild a spec from untrusted JSON.
+
+        Raises:
+            BadConfig: a field is missing, unknown or of the wrong type; `where` names the source.
+        """
+        try:
+            fields = dict(data)
+            fields["state"] = tuple(Dim(**d) for d in fields["state"])
+            fields["action"] = tuple(Dim(**d) for d in fields["action"])
+            fields["cameras"] = tuple(
+                Camera(**{**c, "crop": tuple(c["crop"]) if c.get("crop") else None}) for c in fields["cameras"]
+            )
+            if fields.get("normalisation") is not None:
+                fields["normalisation"] = Normalisation(**fields["normalisation"])
+            return cls(**fields)
+        except (TypeError, KeyError, ValueError, AttributeError) as error:
+            raise BadConfig(f"{where} is not a valid spec: {error}. Was it written by another version?") from error
+
+    def save(self, path: Path) -> None:
+        """Write as indented JSON."""
+        path.write_text(json.dumps(self.to_json(), indent=2) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read what `save` wrote. Raises BadConfig."""
+        try:
+            data = json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise BadConfig(f"cannot read spec {path}: {error}") from error
+        return cls.from_json(data, str(path))
+
+    def fake_observation(self, instruction: str = "", seed: int = 0) -> Observation:
+        """A random observation that satisfies this spec; for warm-up, export and tests."""
+        rng = np.random.default_rng(seed)
+        low = np.array([d.low for d in self.state])
+        high = np.array([d.high for d in self.state])
+        return Observation(
+            images={c.name: rng.integers(0, 256, (c.height, c.width, 3), dtype=np.uint8) for c in self.cameras},
+            state=rng.uniform(low, high).astype(np.float32),
+            instruction=instruction,
+        )
+
+
+def differences(a: Spec, b: Spec) -> list[str]:
+    """Every field on which two specs disagree, as "field: a's value, b's value"; [] when compatible.
+
+    `chunk_size` and `normalisation` are compared only where both sides have decided them.
+    """
+    found: list[str] = []
+    _differ("", a.to_json(), b.to_json(), found)
+    return found
+
+
+def require_match(a: Spec, b: Spec, a_name: str, b_name: str) -> None:
+    """Refuse to join two parts whose specs differ.
+
+    Raises:
+        SpecMismatch: naming each field with both values.
+    """
+    found = differences(a, b)
+    if found:
+        raise SpecMismatch(
+            f"{a_name} and {b_name} disagree on {len(found)} field(s) of the spec ({a_name} | {b_name}):\n  "
+            + "\n  ".join(found)
+            + "\nUse parts made for each other, or collect and train again for this robot."
+        )
+
+
+def check_observation(spec: Spec, observation: Observation) -> None:
+    """Refuse an observation the policy must not act on.
+
+    Raises:
+        BadObservation: a camera is missing or unknown, a shape or dtype is off, or a state is NaN or infinite.
+    """
+    want = {c.name for c in spec.cameras}
+    have = set(observation.images)
+    if want != have:
+        parts = [f"missing {sorted(want - have)}"] * bool(want - have)
+        parts += [f"unexpected {sorted(have - want)}"] * bool(have - want)
+        raise BadObservation(f"observation cameras: {', '.join(parts)}; the spec has {[c.name for c in spec.cameras]}")
+    for camera in spec.cameras:
+        image = observation.images[camera.name]
+        shape = (camera.height, camera.width, 3)
+        if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.shape != shape:
+            raise BadObservation(
+                f"camera {camera.name!r}: want uint8 {shape} RGB, got "
+                f"{getattr(image, 'dtype', type(image).__name__)} {getattr(image, 'shape', '')}; resize before the policy"
+            )
+    state = observation.state
+    if not isinstance(state, np.ndarray) or state.dtype != np.float32 or state.shape != (len(spec.state),):
+        raise BadObservation(
+            f"state: want float32 ({len(spec.state)},), got "
+            f"{getattr(state, 'dtype', type(state).__name__)} {getattr(state, 'shape', '')}"
+        )
+    bad = ~np.isfinite(state)
+    if bad.any():
+        names = [d.name for d, is_bad in zip(spec.state, bad, strict=True) if is_bad]
+        raise BadObservation(f"state {names} is NaN or infinite; check the sensor or driver that publishes it")
+
+
+_UNDECIDED = ("chunk_size", "normalisation")
+
+
+def _differ(path: str, a: Any, b: Any, found: list[str]) -> None:
+    if path in _UNDECIDED and (a is None or b is None):
+        return
+    if isinstance(a, dict) and isinstance(b, dict):
+        for key in sorted({*a, *b}):
+            _differ(f"{path}.{key}" if path else key, a.get(key), b.get(key), found)
+    elif isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
+        if len(a) != len(b):
+            names = [[i["name"] if isinstance(i, dict) else i for i in side] for side in (a, b)]
+            found.append(f"{path}: {names[0]} | {names[1]}")
+            return
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            name = x["name"] if isinstance(x, dict) and x.get("name") == (y or {}).get("name") else i
+            _differ(f"{path}[{name}]", x, y, found)
+    elif a != b:
+        found.append(f"{path}: {a!r} | {b!r}")

@@ -1,0 +1,1 @@
+"""Verifiers: score candidate chunks, or refuse them. One file each; the stem is the name."""
