@@ -1,0 +1,75 @@
+"""Pieces the heads share. Not a head: files that start with an underscore are not registered."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vla.modules import Memory
+
+
+class Pool(nn.Module):
+    """Memory tokens (B, S, D) -> one vector (B, D): a learned, masked weighting; the identity for S = 1."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Linear(width, 1)
+
+    def forward(self, memory: Memory) -> Tensor:
+        """Pool over the real tokens."""
+        logits = self.weight(memory.tokens)[..., 0].masked_fill(~memory.mask, -1e9)
+        return (logits.softmax(-1)[..., None] * memory.tokens).sum(1)
+
+
+class ModulatedBlock(nn.Module):
+    """Residual MLP whose normalisation is shifted, scaled and gated by a condition (adaLN, arXiv 2212.09748)."""
+
+    def __init__(self, hidden: int, condition: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(hidden, elementwise_affine=False)
+        self.modulation = nn.Linear(condition, 3 * hidden)
+        self.up = nn.Linear(hidden, 2 * hidden)
+        self.down = nn.Linear(2 * hidden, hidden)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """x (B, N, hidden); condition (B, 1 or N, condition): shared by all candidates when it is the same for all."""
+        scale, shift, gate = self.modulation(condition).chunk(3, dim=-1)
+        return x + gate * self.down(F.gelu(self.up(self.norm(x) * (1 + scale) + shift)))
+
+
+class ChunkDenoiser(nn.Module):
+    """Predicts a field over whole action chunks, given a noise level and the pooled memory.
+
+    The condition is computed once for (observation, noise level), never once a candidate: sampling K chunks costs K
+    passes through `up` and `down` only. That is what keeps verified sampling within 2x of a single sample.
+    """
+
+    def __init__(self, width: int, chunk_size: int, action_dim: int, hidden: int, depth: int) -> None:
+        super().__init__()
+        self.pool = Pool(width)
+        self.time = nn.Linear(32, width)
+        self.enter = nn.Linear(chunk_size * action_dim, hidden)
+        self.blocks = nn.ModuleList(ModulatedBlock(hidden, width) for _ in range(depth))
+        self.leave = nn.Linear(hidden, chunk_size * action_dim)
+        self.register_buffer("frequencies", 20.0 * torch.exp(-0.5 * torch.arange(16.0)), persistent=False)
+
+    def forward(self, pooled: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """pooled (B, D), noisy chunks x (B, N, H, A), noise levels t in [0, 1] (B, N) or (1, 1) -> (B, N, H, A)."""
+        phase = t[..., None] * self.frequencies
+        time = self.time(torch.cat([phase.sin(), phase.cos()], -1))
+        condition = F.gelu(pooled[:, None] + time)
+        h = self.enter(x.flatten(2))
+        for block in self.blocks:
+            h = block(h, condition)
+        out: Tensor = self.leave(h)
+        return out.unflatten(2, x.shape[2:])
+
+
+def masked_mean(error: Tensor, is_pad: Tensor) -> Tensor:
+    """Mean of error (B, ..., H, A) over the steps that are not padding; is_pad (B, H)."""
+    keep = (~is_pad).to(error.dtype)
+    while keep.dim() < error.dim() - 1:
+        keep = keep[:, None]
+    keep = keep[..., None].expand_as(error)
+    return (error * keep).sum() / keep.sum().clamp(min=1.0)
