@@ -75,7 +75,8 @@ class _Sentence(nn.Module):
         x = self.embed(tokens) + self.position[: tokens.shape[1]]
         x = self.layer(x, src_key_padding_mask=pad)
         keep = (~pad).to(x.dtype)[..., None]
-        return (x * keep).sum(1) / keep.sum(1).clamp(min=1.0)
+        mean: Tensor = (x * keep).sum(1) / keep.sum(1).clamp(min=1.0)
+        return mean
 
 
 class _Camera(nn.Module):

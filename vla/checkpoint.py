@@ -1,0 +1,144 @@
+"""A policy on disk: `policy.safetensors`, `config.json`, `spec.json`, and `verifiers/NAME.safetensors` with its JSON.
+
+Weights are safetensors and everything else is JSON: nothing here can run code when it is opened. Each file is
+written beside its place and renamed into it, so a kill leaves the old one or the new one, never half of one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from vla import registry
+from vla.errors import BadCheckpoint, BadConfig, SpecMismatch, UnknownName
+from vla.modules import Verifier
+from vla.normalise import Statistics
+from vla.policy import PolicyConfig, PolicyNet
+from vla.runs import revision, write_json
+from vla.spec import Spec, differences
+from vla.tokenizers.words import WordTokenizer
+
+
+def save(folder: Path, net: PolicyNet, trained: dict[str, Any]) -> None:
+    """Write a policy; `trained` says how it came to be (dataset, steps, seed)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_tensors(folder / "policy.safetensors", net.state_dict())
+    net.spec.save(folder / "spec.json")
+    config = {
+        "policy": dataclasses.asdict(net.config),
+        "tokenizer": net.tokenizer.to_json(),
+        "trained": trained,
+        "revision": revision(),
+    }
+    write_json(folder / "config.json", config)
+
+
+def load(folder: Path) -> PolicyNet:
+    """Rebuild what `save` wrote.
+
+    Raises:
+        BadCheckpoint: files are missing, truncated, or do not belong together.
+    """
+    config = _read_json(folder / "config.json")
+    try:
+        spec = Spec.load(folder / "spec.json")
+        policy = PolicyConfig(**config["policy"])
+        tokenizer = WordTokenizer.from_json(config["tokenizer"])
+        tensors = load_tensors(folder / "policy.safetensors")
+        statistics = _statistics(spec, tensors)
+        base = dataclasses.replace(spec, chunk_size=None, normalisation=None)
+        net = PolicyNet(policy, base, tokenizer, statistics)
+        net.load_state_dict(tensors)
+    except (BadConfig, UnknownName, KeyError, TypeError, RuntimeError) as error:
+        raise BadCheckpoint(f"{folder} cannot be loaded: {error}") from error
+    if found := differences(spec, net.spec):
+        raise BadCheckpoint(f"{folder}: spec.json and the weights do not belong together: {'; '.join(found)}")
+    return net.eval()
+
+
+def save_verifier(folder: Path, name: str, verifier: Verifier, config: dict[str, Any], fitted: dict[str, Any]) -> None:
+    """Put a fitted verifier beside its policy; `fitted` holds the measures of the fit."""
+    place = folder / "verifiers"
+    place.mkdir(parents=True, exist_ok=True)
+    save_tensors(place / f"{name}.safetensors", verifier.state_dict())
+    policy_spec = Spec.load(folder / "spec.json").digest()
+    about = {"config": config, "fitted": fitted, "policy_spec": policy_spec, "revision": revision()}
+    write_json(place / f"{name}.json", about)
+
+
+def load_verifiers(folder: Path, net: PolicyNet) -> dict[str, Verifier]:
+    """Every verifier fitted for a policy.
+
+    Raises:
+        BadCheckpoint: a file is damaged.
+        SpecMismatch: it was fitted for a policy of another spec.
+    """
+    found: dict[str, Verifier] = {}
+    for path in sorted((folder / "verifiers").glob("*.json")):
+        about = _read_json(path)
+        if about.get("policy_spec") != net.spec.digest():
+            raise SpecMismatch(f"{path} was fitted for a policy of another spec; run `vla fit-verifier` again")
+        try:
+            verifier: Verifier = registry.build("verifiers", path.stem, about["config"], net.spec, net)
+            verifier.load_state_dict(load_tensors(path.with_suffix(".safetensors")))
+        except (UnknownName, KeyError, TypeError, RuntimeError) as error:
+            raise BadCheckpoint(f"verifier {path} cannot be loaded: {error}") from error
+        found[path.stem] = verifier.eval()
+    return found
+
+
+def save_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """Write safetensors atomically.
+
+    Raises:
+        BadCheckpoint: the disk is full or not writable; what was there before is untouched.
+    """
+    part = path.with_name(path.name + ".part")
+    try:
+        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, part)
+        part.replace(path)
+    except (OSError, SafetensorError) as error:
+        part.unlink(missing_ok=True)
+        raise BadCheckpoint(f"cannot write {path}: {error}; free some space and resume") from error
+
+
+def load_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Read safetensors. Raises BadCheckpoint."""
+    try:
+        tensors: dict[str, torch.Tensor] = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise BadCheckpoint(f"cannot read {path}: {error}; is it complete?") from error
+    return tensors
+
+
+def average_towards(average: nn.Module, net: nn.Module, keep: float) -> None:
+    """Exponential moving average of the weights, in place."""
+    with torch.no_grad():
+        own: list[torch.Tensor] = list(average.parameters())
+        torch._foreach_lerp_(own, list(net.parameters()), 1 - keep)
+
+
+def _statistics(spec: Spec, tensors: dict[str, torch.Tensor]) -> Statistics:
+    if spec.normalisation is None:
+        raise BadConfig("spec.normalisation is missing: this is a robot's or a dataset's spec, not a policy's")
+    names = ("state_offset", "state_scale", "action_offset", "action_scale")
+    return Statistics(spec.normalisation.method, *(tensors[f"normaliser.{n}"].numpy() for n in names))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise BadCheckpoint(f"{path} is missing: {path.parent} is not a finished checkpoint") from error
+    except (OSError, ValueError) as error:
+        raise BadCheckpoint(f"cannot read {path}: {error}") from error
+    if not isinstance(data, dict):
+        raise BadCheckpoint(f"{path} does not hold an object")
+    return data
