@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor, nn
 
+from vla.types import Floats
+
 if TYPE_CHECKING:
+    from vla.data.cache import Cache
     from vla.data.rollouts import Rollouts
 
 Progress = Callable[[float, str], None]
@@ -86,3 +89,15 @@ class Verifier(nn.Module, ABC):
     def fit(self, rollouts: Rollouts, *, seed: int, progress: Progress | None = None) -> dict[str, Any]:
         """Learn from the policy's own rollouts; returns held-out measures. Verifiers that learn nothing need none."""
         return {}
+
+
+class Objective(nn.Module, ABC):
+    """An extra training loss on the memory. Constructed as `Objective(config, spec, width)`."""
+
+    @abstractmethod
+    def targets(self, cache: Cache) -> Floats:
+        """(T, X) what to predict at each of the dataset's T frames."""
+
+    @abstractmethod
+    def loss(self, memory: Memory, targets: Tensor) -> Tensor:
+        """Scalar loss for targets (B, X)."""

@@ -1,4 +1,4 @@
-"""Physical units <-> what a network likes. The statistics are buffers of the policy, so they are in the exported graph."""
+"""Physical units <-> what a network likes. The statistics are buffers of the policy, so the exported graph has them."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from vla.errors import UnknownName
 from vla.pipeline import Policy, Verifier
 
-KINDS = {"backbones": "Backbone", "heads": "Head", "verifiers": "Verifier"}
+KINDS = {"backbones": "Backbone", "heads": "Head", "verifiers": "Verifier", "objectives": "Objective"}
 """Kind of method -> name of the class its files define."""
 
 

@@ -205,7 +205,7 @@ def check_observation(spec: Spec, observation: Observation) -> None:
         if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.shape != shape:
             raise BadObservation(
                 f"camera {camera.name!r}: want uint8 {shape} RGB, got "
-                f"{getattr(image, 'dtype', type(image).__name__)} {getattr(image, 'shape', '')}; resize before the policy"
+                f"{getattr(image, 'dtype', type(image).__name__)} {getattr(image, 'shape', '')}; resize it first"
             )
     state = observation.state
     if not isinstance(state, np.ndarray) or state.dtype != np.float32 or state.shape != (len(spec.state),):

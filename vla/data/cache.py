@@ -1,0 +1,238 @@
+"""A memory-mapped copy of a LeRobotDataset, laid out for training.
+
+LeRobotDataset is the format on disk; reading it frame by frame decodes a video for each sample (10 to 85 ms). The
+cache decodes everything once, in order, into flat arrays the operating system pages in as batches touch them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vla.errors import BadDataset
+from vla.runs import write_json
+from vla.spec import Spec
+from vla.types import Floats, Image
+
+_VERSION = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Cache:
+    """T frames of E episodes."""
+
+    spec: Spec
+    images: dict[str, Image]
+    """Camera -> (T, h, w, 3) uint8, memory-mapped."""
+    state: Floats
+    """(T, S) physical units."""
+    action: Floats
+    """(T, A) physical units."""
+    episode: npt.NDArray[np.int64]
+    """(T,) non-decreasing."""
+    instructions: list[str]
+    """The distinct sentences."""
+    instruction: npt.NDArray[np.int64]
+    """(T,) index into `instructions`."""
+
+    def __len__(self) -> int:
+        """Frames."""
+        return len(self.episode)
+
+    @property
+    def n_episodes(self) -> int:
+        """Episodes."""
+        return len(np.unique(self.episode))
+
+    def last_of_episode(self) -> npt.NDArray[np.int64]:
+        """(T,) index of the last frame of each frame's episode."""
+        last: npt.NDArray[np.int64] = np.searchsorted(self.episode, self.episode, side="right") - 1
+        return last
+
+    def chunk_index(self, chunk_size: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+        """Frames of the H-step chunk that starts at each frame.
+
+        Returns:
+            (T, H) indices, repeating the last frame past the episode's end, and (T, H) True where it repeats.
+        """
+        index = np.arange(len(self))[:, None] + np.arange(chunk_size)
+        last = self.last_of_episode()[:, None]
+        return np.minimum(index, last), index > last
+
+    def first_episodes(self, n: int) -> Cache:
+        """The first n episodes, as views of the same arrays.
+
+        Raises:
+            BadDataset: there are fewer.
+        """
+        if n > self.n_episodes:
+            raise BadDataset(f"{n} episodes asked for, the dataset has {self.n_episodes}; collect more")
+        end = int(np.searchsorted(self.episode, np.unique(self.episode)[n - 1], side="right"))
+        return Cache(
+            self.spec,
+            {name: array[:end] for name, array in self.images.items()},
+            self.state[:end],
+            self.action[:end],
+            self.episode[:end],
+            self.instructions,
+            self.instruction[:end],
+        )
+
+
+def open_cache(dataset: Path, progress: Callable[[int, int], None] | None = None) -> Cache:
+    """Open the cache inside a dataset folder, building it when it is missing or older than the data.
+
+    Args:
+        dataset: a LeRobotDataset v3 folder with our `spec.json` beside its `meta/`.
+        progress: called with frames done and frames in all while building.
+
+    Raises:
+        BadDataset: no dataset, no frames, truncated files, or values that are not finite.
+    """
+    folder, key = dataset / "cache", _fingerprint(dataset)
+    if not _is_current(folder, key):
+        part = dataset / "cache.part"
+        shutil.rmtree(part, ignore_errors=True)
+        try:
+            _build(dataset, part, progress)
+        except OSError as error:
+            shutil.rmtree(part, ignore_errors=True)
+            raise BadDataset(f"cannot build the training cache in {dataset}: {error}") from error
+        write_json(part / "cache.json", {"version": _VERSION, "fingerprint": key})
+        shutil.rmtree(folder, ignore_errors=True)
+        part.rename(folder)
+    spec = Spec.load(folder / "spec.json")
+    return Cache(
+        spec,
+        {c.name: np.load(folder / f"image_{c.name}.npy", mmap_mode="r") for c in spec.cameras},
+        np.load(folder / "state.npy"),
+        np.load(folder / "action.npy"),
+        np.load(folder / "episode.npy"),
+        json.loads((folder / "instructions.json").read_text()),
+        np.load(folder / "instruction.npy"),
+    )
+
+
+def _build(dataset: Path, out: Path, progress: Callable[[int, int], None] | None) -> None:
+    import pyarrow.parquet as pq
+
+    spec = Spec.load(dataset / "spec.json")
+    tables = [pq.read_table(path) for path in sorted((dataset / "data").rglob("*.parquet"))]
+    state = _column(tables, "observation.state", np.float32, len(spec.state))
+    action = _column(tables, "action", np.float32, len(spec.action))
+    episode = _column(tables, "episode_index", np.int64)
+    task = _column(tables, "task_index", np.int64)
+    total = len(episode)
+    if total == 0:
+        raise BadDataset(f"{dataset} has no frames; collect demonstrations first")
+    for name, values, dims in (("observation.state", state, spec.state), ("action", action, spec.action)):
+        if not np.isfinite(values).all():
+            bad = [d.name for d, ok in zip(dims, np.isfinite(values).all(axis=0).tolist(), strict=True) if not ok]
+            raise BadDataset(f"{dataset}: {name} {bad} holds NaN or infinity; the recording is damaged")
+    if (np.diff(episode) < 0).any():
+        raise BadDataset(f"{dataset}: episodes are not in order; was it merged by hand?")
+    tasks = pq.read_table(dataset / "meta" / "tasks.parquet").to_pandas()
+    sentences = {int(index): str(sentence) for sentence, index in tasks["task_index"].items()}
+    instructions = sorted(set(sentences.values()))
+    position = {index: instructions.index(sentence) for index, sentence in sentences.items()}
+    try:
+        instruction = np.array([position[int(i)] for i in task], np.int64)
+    except KeyError as error:
+        raise BadDataset(
+            f"{dataset}: task_index {error} is not in meta/tasks.parquet; the dataset is damaged"
+        ) from None
+
+    out.mkdir(parents=True)
+    for number, camera in enumerate(spec.cameras):
+        shape = (total, camera.height, camera.width, 3)
+        images = np.lib.format.open_memmap(  # type: ignore[no-untyped-call]
+            out / f"image_{camera.name}.npy", "w+", np.uint8, shape
+        )
+        done = 0
+        for frame in _frames(dataset, f"observation.images.{camera.name}", tables):
+            if done == total or frame.shape != shape[1:]:
+                raise BadDataset(
+                    f"{dataset}: camera {camera.name!r} frame {done} has shape {frame.shape} of {total} frames; "
+                    f"the spec wants {shape[1:]}"
+                )
+            images[done] = frame
+            done += 1
+            if progress and done % 256 == 0:
+                progress(number * total + done, total * len(spec.cameras))
+        if done < total:
+            raise BadDataset(
+                f"{dataset}: camera {camera.name!r} has {done} of {total} frames; the recording was cut short. "
+                "`vla collect` with the same arguments finishes it"
+            )
+        images.flush()
+    for name, array in (("state", state), ("action", action), ("episode", episode), ("instruction", instruction)):
+        np.save(out / f"{name}.npy", array)
+    write_json(out / "instructions.json", instructions)
+    spec.save(out / "spec.json")
+
+
+def _column(tables: list[Any], name: str, dtype: type, width: int | None = None) -> npt.NDArray[Any]:
+    """One column of all tables as (T,) or (T, width)."""
+    parts = []
+    for table in tables:
+        if name not in table.column_names:
+            raise BadDataset(f"the dataset has no column {name!r}; it has {table.column_names}")
+        values = table[name].combine_chunks()
+        flat = values.flatten() if width is not None else values
+        array = flat.to_numpy(zero_copy_only=False).astype(dtype)
+        if width is not None and array.size != len(table) * width:
+            raise BadDataset(f"column {name!r} is not {width} wide everywhere, as the spec says")
+        parts.append(array.reshape(-1, width) if width is not None else array)
+    return np.concatenate(parts) if parts else np.zeros((0,) if width is None else (0, width), dtype)
+
+
+def _frames(dataset: Path, key: str, tables: list[Any]) -> Iterator[Image]:
+    """Every frame of a camera in order, from video files or from PNG bytes in the tables."""
+    import av
+    from av.error import FFmpegError
+
+    if all(key in table.column_names for table in tables):
+        for table in tables:
+            for cell in table[key]:
+                with av.open(io.BytesIO(cell["bytes"].as_py())) as picture:
+                    yield next(picture.decode(video=0)).to_ndarray(format="rgb24")
+        return
+    files = sorted((dataset / "videos" / key).rglob("*.mp4"))
+    if not files:
+        raise BadDataset(f"{dataset} has no images of {key!r}")
+    for path in files:
+        try:
+            with av.open(str(path)) as video:
+                for frame in video.decode(video=0):
+                    yield frame.to_ndarray(format="rgb24")
+        except FFmpegError as error:
+            raise BadDataset(f"{path} cannot be decoded: {error}; the recording was cut short") from error
+
+
+def _fingerprint(dataset: Path) -> str:
+    """Names, sizes and times of the files the cache is made from."""
+    if not (dataset / "meta" / "info.json").is_file() or not (dataset / "spec.json").is_file():
+        raise BadDataset(f"{dataset} is not a dataset of ours: meta/info.json or spec.json is missing")
+    hasher = hashlib.sha256()
+    for path in sorted([dataset / "spec.json", *(dataset / "data").rglob("*"), *(dataset / "videos").rglob("*")]):
+        if path.is_file():
+            stat = path.stat()
+            hasher.update(f"{path.relative_to(dataset)} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+    return hasher.hexdigest()
+
+
+def _is_current(folder: Path, key: str) -> bool:
+    try:
+        about = json.loads((folder / "cache.json").read_text())
+    except (OSError, ValueError):
+        return False
+    return bool(about == {"version": _VERSION, "fingerprint": key})

@@ -1,0 +1,1 @@
+"""Auxiliary training objectives. One file each; the stem is the name. They cost nothing at run time."""

@@ -1,0 +1,280 @@
+"""One loop that trains any backbone with any head, on one CPU core or many GPUs (accelerate), and survives a kill.
+
+The batch at step n depends on (seed, n) only, so a resumed run sees the frames it would have seen. The policy that is
+saved is the exponential moving average of the weights.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from vla import checkpoint, policy, registry
+from vla.data.cache import Cache
+from vla.errors import BadCheckpoint, BadConfig
+from vla.modules import Batch, Objective
+from vla.normalise import measure
+from vla.policy import PolicyConfig, PolicyNet
+from vla.runs import write_json
+from vla.spec import Method, require_match
+from vla.tokenizers.words import WordTokenizer
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How a policy is trained; saved with it."""
+
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    steps: int = 3000
+    """Optimiser steps."""
+    minutes: float | None = None
+    """Stop after this long at the latest; the learning rate then falls to zero by time instead of by step."""
+    batch_size: int = 64
+    """Frames a step, over all processes."""
+    learning_rate: float = 1e-3
+    """Peak of a cosine schedule with 50 warm-up steps."""
+    weight_decay: float = 1e-4
+    average: float = 0.998
+    """Decay of the moving average that becomes the policy."""
+    objective: str | None = "keypose"
+    """Auxiliary objective, or None."""
+    objective_weight: float = 1.0
+    """Weight of the auxiliary loss."""
+    normalisation: Method = "quantile"
+    episodes: int | None = None
+    """Use only the first n episodes of the dataset."""
+    seed: int = 0
+    bf16: bool = True
+    """Compute the network in bfloat16 where that is safe."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where training is; given to the progress callback."""
+
+    step: int
+    fraction: float
+    """Done, in [0, 1]."""
+    loss: float
+    objective: float
+    seconds: float
+
+
+class _TrainingStep(nn.Module):
+    """Policy and objective as one module with one forward, as data parallelism wants it."""
+
+    def __init__(self, net: PolicyNet, objective: Objective | None) -> None:
+        super().__init__()
+        self.net = net
+        self.objective = objective
+
+    def forward(self, batch: Batch, actions: Tensor, is_pad: Tensor, targets: Tensor | None) -> tuple[Tensor, Tensor]:
+        memory = self.net.encode(batch)
+        memory = memory._replace(tokens=memory.tokens.float())
+        with torch.autocast(memory.tokens.device.type, enabled=False):
+            loss = self.net.loss(memory, actions, is_pad)
+            if self.objective is None or targets is None:
+                return loss, torch.zeros_like(loss)
+            return loss, self.objective.loss(memory, targets)
+
+
+def train(
+    config: TrainConfig,
+    cache: Cache,
+    out: Path,
+    *,
+    resume: bool = False,
+    initial: PolicyNet | None = None,
+    on_step: Callable[[Step], None] | None = None,
+) -> PolicyNet:
+    """Train a policy into a checkpoint folder.
+
+    Args:
+        config: what to train and how.
+        cache: the demonstrations.
+        out: the folder; `log.jsonl` there is the learning curve.
+        resume: go on from the state an interrupted run left there.
+        initial: start from these weights (fine-tuning); they keep their own normalisation.
+        on_step: called after every step.
+
+    Raises:
+        BadConfig: settings that cannot work.
+        BadCheckpoint: `out` holds another run, or a state that does not fit this config.
+    """
+    if config.steps < 1 or config.batch_size < 1:
+        raise BadConfig(f"steps and batch_size must be at least 1, got {config.steps} and {config.batch_size}")
+    cache = cache if config.episodes is None else cache.first_episodes(config.episodes)
+    accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision="bf16" if config.bf16 else "no")
+    if initial is not None:
+        require_match(initial.spec, cache.spec, "the policy", "the dataset")
+    net = _initial(config, cache) if initial is None else copy.deepcopy(initial)
+    net.train()
+    objective: Objective | None = None
+    targets: Tensor | None = None
+    if config.objective is not None:
+        with torch.random.fork_rng():
+            torch.manual_seed(config.seed)
+            objective = registry.build("objectives", config.objective, {}, cache.spec, net.backbone.width)
+        targets = torch.as_tensor(objective.targets(cache))
+    module = _TrainingStep(net, objective)
+    optimiser = torch.optim.AdamW(
+        module.parameters(), config.learning_rate, weight_decay=config.weight_decay, fused=True
+    )
+    average = copy.deepcopy(net).eval()
+    start, spent = _resume(config, out, module, average, optimiser) if resume else _fresh_folder(config, out)
+    prepared, optimiser = accelerator.prepare(module, optimiser)
+    average.to(accelerator.device)
+    data = _Frames(cache, config, net, targets, accelerator)
+    torch.manual_seed(config.seed * 1_000_003 + start + accelerator.process_index)
+    began, saved, step = time.monotonic() - spent, time.monotonic(), start
+    smooth = _Smooth()
+    with (out / "log.jsonl").open("a") as log:
+        while True:
+            seconds = time.monotonic() - began
+            fraction = step / config.steps
+            if config.minutes is not None:
+                fraction = max(fraction, seconds / 60 / config.minutes)
+            if fraction >= 1:
+                break
+            for group in optimiser.param_groups:
+                group["lr"] = (
+                    config.learning_rate * min(1, (step + 1) / 50) * (0.5 + 0.5 * math.cos(math.pi * fraction))
+                )
+            loss, extra = prepared(*data.batch(step))
+            optimiser.zero_grad()
+            accelerator.backward(loss + config.objective_weight * extra)
+            accelerator.clip_grad_norm_(module.parameters(), 1.0)
+            optimiser.step()
+            checkpoint.average_towards(average, net, min(config.average, step / (step + 20)))
+            step += 1
+            smooth.add(float(loss.detach()), float(extra.detach()))
+            if not math.isfinite(smooth.loss):
+                raise BadConfig(f"the loss is not finite at step {step}; lower --learning-rate or look at the data")
+            now = Step(step, min(1.0, fraction), smooth.loss, smooth.extra, seconds)
+            if accelerator.is_main_process:
+                if step % 20 == 0:
+                    log.write(json.dumps(dataclasses.asdict(now)) + "\n")
+                    log.flush()
+                if time.monotonic() - saved > 20:
+                    _save_state(config, out, module, average, optimiser, step, seconds)
+                    saved = time.monotonic()
+            if on_step:
+                on_step(now)
+    if accelerator.is_main_process:
+        trained = {"config": dataclasses.asdict(config), "steps": step, "seconds": seconds, "frames": len(cache)}
+        _save_state(config, out, module, average, optimiser, step, seconds)
+        checkpoint.save(out, average.cpu(), trained | {"episodes": cache.n_episodes})
+    return average.eval()
+
+
+class _Smooth:
+    """Running means for the progress line."""
+
+    def __init__(self) -> None:
+        self.loss = self.extra = float("nan")
+
+    def add(self, loss: float, extra: float) -> None:
+        """Follow with a memory of about 50 steps."""
+        first = math.isnan(self.loss)
+        self.loss = loss if first else 0.98 * self.loss + 0.02 * loss
+        self.extra = extra if first else 0.98 * self.extra + 0.02 * extra
+
+
+class _Frames:
+    """Random batches of frames with the chunks that start at them."""
+
+    def __init__(
+        self, cache: Cache, config: TrainConfig, net: PolicyNet, targets: Tensor | None, accelerator: Accelerator
+    ) -> None:
+        self.cache, self.config, self.targets, self.accelerator = cache, config, targets, accelerator
+        self.index, is_pad = cache.chunk_index(config.policy.chunk_size)
+        self.is_pad = torch.as_tensor(is_pad)
+        self.tokens = torch.as_tensor(np.stack([net.tokenizer.encode(s) for s in cache.instructions]))
+
+    def batch(self, step: int) -> tuple[Batch, Tensor, Tensor, Tensor | None]:
+        """This process's share of the batch of a step: each epoch is one permutation of all frames."""
+        size = min(self.config.batch_size, len(self.cache))
+        epoch, position = divmod(step, len(self.cache) // size)
+        order = np.random.default_rng([self.config.seed, epoch]).permutation(len(self.cache))
+        rows = np.sort(order[position * size : (position + 1) * size])
+        rows = rows[self.accelerator.process_index :: self.accelerator.num_processes]
+        at, cache = self.accelerator.device, self.cache
+        images = tuple(torch.as_tensor(cache.images[c.name][rows]).to(at) for c in cache.spec.cameras)
+        tokens = self.tokens[torch.as_tensor(cache.instruction[rows])]
+        batch = Batch(images, torch.as_tensor(cache.state[rows]).to(at), tokens.to(at))
+        actions = torch.as_tensor(cache.action[self.index[rows]]).to(at)
+        targets = None if self.targets is None else self.targets[rows].to(at)
+        return batch, actions, self.is_pad[rows].to(at), targets
+
+
+def _initial(config: TrainConfig, cache: Cache) -> PolicyNet:
+    statistics = measure(cache.state, cache.action, (cache.spec.state, cache.spec.action), config.normalisation)
+    tokenizer = WordTokenizer.of(cache.instructions)
+    return policy.fresh(config.policy, cache.spec, tokenizer, statistics, config.seed)
+
+
+def _fresh_folder(config: TrainConfig, out: Path) -> tuple[int, float]:
+    out.mkdir(parents=True, exist_ok=True)
+    if (out / "training.json").exists():
+        raise BadCheckpoint(f"{out} already holds a training run; pass --resume to go on, or choose another folder")
+    write_json(out / "training.json", {"config": dataclasses.asdict(config), "step": 0, "seconds": 0.0})
+    return 0, 0.0
+
+
+def _save_state(
+    config: TrainConfig,
+    out: Path,
+    module: nn.Module,
+    average: PolicyNet,
+    optimiser: torch.optim.Optimizer,
+    step: int,
+    seconds: float,
+) -> None:
+    """Everything a resumed run needs, as tensors: no pickle."""
+    tensors = {f"module.{k}": v for k, v in module.state_dict().items()}
+    tensors |= {f"average.{k}": v for k, v in average.state_dict().items()}
+    for i, state in optimiser.state_dict()["state"].items():
+        tensors |= {f"optimiser.{i}.{k}": torch.as_tensor(v) for k, v in state.items()}
+    tensors["step"] = torch.tensor([step, round(seconds * 1000)])
+    checkpoint.save_tensors(out / "training.safetensors", {k: v.clone() for k, v in tensors.items()})
+
+
+def _resume(
+    config: TrainConfig, out: Path, module: nn.Module, average: PolicyNet, optimiser: torch.optim.Optimizer
+) -> tuple[int, float]:
+    """Load the state of an interrupted run; a run killed before its first save starts over."""
+    try:
+        before = json.loads((out / "training.json").read_text())["config"]
+    except (OSError, ValueError, KeyError) as error:
+        raise BadCheckpoint(f"{out} holds no training run to resume: {error}") from error
+    now = json.loads(json.dumps(dataclasses.asdict(config)))
+    if changed := [f"{k}: {before.get(k)!r} then, {now[k]!r} now" for k in now if before.get(k) != now[k]]:
+        raise BadCheckpoint(f"{out} was started with other settings ({'; '.join(changed)}); choose another folder")
+    if not (out / "training.safetensors").exists():
+        return 0, 0.0
+    tensors = checkpoint.load_tensors(out / "training.safetensors")
+    try:
+        module.load_state_dict({k[7:]: v for k, v in tensors.items() if k.startswith("module.")})
+        average.load_state_dict({k[8:]: v for k, v in tensors.items() if k.startswith("average.")})
+        state: dict[int, dict[str, Any]] = {}
+        for name, value in tensors.items():
+            if name.startswith("optimiser."):
+                _, index, key = name.split(".")
+                state.setdefault(int(index), {})[key] = value
+        optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+        step, milliseconds = (int(v) for v in tensors["step"])
+    except (KeyError, RuntimeError, ValueError) as error:
+        raise BadCheckpoint(f"{out}/training.safetensors does not fit this run: {error}") from error
+    return step, milliseconds / 1000
