@@ -1,0 +1,104 @@
+"""`vla`: verbs are found without importing them, errors are one line, exit codes mean something."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from vla import cli
+
+GREET = '''"""Say hello.
+
+More about it.
+"""
+from dataclasses import dataclass
+from vla.errors import BadConfig, Missing
+
+@dataclass(frozen=True)
+class Args:
+    name: str = "world"
+    """Whom to greet."""
+
+def main(args):
+    if args.name == "nobody":
+        raise BadConfig("--name must be somebody")
+    if args.name == "disk":
+        raise Missing("the disk is full")
+    if args.name == "ctrl-c":
+        raise KeyboardInterrupt
+    print("hello", args.name)
+    return 1 if args.name == "failure" else 0
+'''
+
+
+@pytest.fixture
+def greet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A `vla` with the one verb `say-hello`."""
+    (tmp_path / "say_hello.py").write_text(GREET)
+    (tmp_path / "_private.py").write_text("raise RuntimeError")
+    monkeypatch.setattr(cli, "VERBS", tmp_path)
+    import vla.verbs
+
+    monkeypatch.setattr(vla.verbs, "__path__", [str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "vla.verbs.say_hello", raising=False)
+
+
+@pytest.mark.usefixtures("greet")
+class TestOneVerb:
+    def test_the_overview_lists_it_with_its_first_line(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert cli.main([]) == cli.main(["--help"]) == 0
+        out = capsys.readouterr().out
+        assert "say-hello  Say hello." in out
+        assert "private" not in out
+        assert "vla.verbs.say_hello" not in sys.modules
+
+    def test_its_options_are_the_fields_of_args(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert cli.main(["say-hello", "--name", "robot"]) == 0
+        assert capsys.readouterr().out == "hello robot\n"
+        with pytest.raises(SystemExit, match="0"):
+            cli.main(["say-hello", "--help"])
+        help_text = capsys.readouterr().out
+        assert "Whom to greet." in help_text
+        assert "More about it." in help_text
+
+    @pytest.mark.parametrize(("name", "code"), [("world", 0), ("failure", 1), ("disk", 1), ("nobody", 2)])
+    def test_exit_codes(self, name: str, code: int) -> None:
+        assert cli.main(["say-hello", "--name", name]) == code
+
+    def test_an_interrupt_is_quiet(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert cli.main(["say-hello", "--name", "ctrl-c"]) == 130
+        assert capsys.readouterr() == ("", "")
+
+    def test_an_error_is_one_line_unless_debugging(self, capsys: pytest.CaptureFixture[str]) -> None:
+        cli.main(["say-hello", "--name", "nobody"])
+        assert capsys.readouterr().err == "error: --name must be somebody\n"
+        cli.main(["say-hello", "--name", "nobody", "--debug"])
+        assert "Traceback" in capsys.readouterr().err
+
+    def test_an_unknown_verb_is_answered_with_a_near_one(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert cli.main(["say-helo"]) == 2
+        assert "did you mean 'say-hello'?" in capsys.readouterr().err
+
+    def test_an_unknown_option_is_a_usage_error(self) -> None:
+        with pytest.raises(SystemExit, match="2"):
+            cli.main(["say-hello", "--nmae", "x"])
+
+
+@pytest.mark.parametrize("verb", sorted(cli.verbs()))
+def test_every_verb_explains_itself(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.verbs()[verb].endswith(".")
+    with pytest.raises(SystemExit, match="0"):
+        cli.main([verb, "--help"])
+    assert f"vla {verb}" in capsys.readouterr().out
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, vla.cli; vla.cli.main(['--help'])\n"
+        "print([m for m in ('torch', 'mujoco', 'tyro', 'rich', 'onnxruntime', 'rclpy') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"

@@ -1,0 +1,67 @@
+"""Names resolve to files; what does not resolve is answered with what there is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import vla
+from vla import registry
+from vla.errors import UnknownName
+
+METHOD = '''"""A head of one's own."""
+from dataclasses import dataclass
+
+@dataclass(frozen=True)
+class Config:
+    width: int = 4
+
+class Head:
+    def __init__(self, config, size):
+        self.config, self.size = config, size
+'''
+
+
+@pytest.mark.parametrize("kind", sorted(registry.KINDS))
+def test_a_methods_name_is_its_files_stem(kind: str) -> None:
+    stems = {f.stem for f in (Path(vla.__file__).parent / kind).glob("*.py") if not f.stem.startswith("_")}
+    assert stems <= set(registry.names(kind))
+    assert registry.names(kind) == sorted(registry.names(kind))
+
+
+@pytest.mark.parametrize("name", ["flwo", "_blocks", "__init__", "flow.loss", "../heads/flow", ""])
+def test_an_unknown_name_is_answered_with_the_known_ones(name: str) -> None:
+    with pytest.raises(UnknownName, match=r"no head is called .*; there is .*flow"):
+        registry.module("heads", name)
+
+
+def test_a_file_of_ones_own_is_a_method(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.py"
+    mine.write_text(METHOD)
+    head = registry.build("heads", str(mine), {"width": 7}, 3)
+    assert (head.config.width, head.size) == (7, 3)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UnknownName, match=r"nothing\.py"):
+        registry.module("heads", str(tmp_path / "nothing.py"))
+
+
+def test_a_setting_a_method_does_not_have_is_named(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.py"
+    mine.write_text(METHOD)
+    with pytest.raises(UnknownName, match=r"mine\.py.*'colour'"):
+        registry.build("heads", str(mine), {"colour": "red"}, 3)
+
+
+@pytest.mark.parametrize("name", ["runs/nothing", "nothing", "zoo:nothing"])
+def test_a_policy_that_is_not_there_is_refused(name: str) -> None:
+    with pytest.raises(UnknownName, match=r"no policy at|no policies is called"):
+        registry.open_policy(name)
+
+
+def test_a_suite_that_is_not_there_is_answered_with_the_ones_that_are() -> None:
+    assert "tabletop" in registry.suites()
+    with pytest.raises(UnknownName, match="tabletop"):
+        registry.suite("kitchen")
