@@ -86,6 +86,11 @@ class Verifier(nn.Module, ABC):
     def score(self, batch: Batch, memory: Memory, actions: Tensor) -> Scores:
         """Judge chunks (B, N, H, A); `batch.state` and `actions` in physical units."""
 
+    @classmethod
+    def configure(cls, config: dict[str, Any], rollouts: Rollouts) -> dict[str, Any]:
+        """The config's fields, completed with what only the rollouts know (sizes, steps executed)."""
+        return config
+
     def fit(self, rollouts: Rollouts, *, seed: int, progress: Progress | None = None) -> dict[str, Any]:
         """Learn from the policy's own rollouts; returns held-out measures. Verifiers that learn nothing need none."""
         return {}

@@ -57,7 +57,7 @@ class TrainConfig:
     """Use only the first n episodes of the dataset."""
     seed: int = 0
     bf16: bool = True
-    """Compute the network in bfloat16 where that is safe."""
+    """Multiply matrices in bfloat16; weights, sums and losses stay in float32."""
 
 
 @dataclass(frozen=True)
@@ -75,19 +75,19 @@ class Step:
 class _TrainingStep(nn.Module):
     """Policy and objective as one module with one forward, as data parallelism wants it."""
 
-    def __init__(self, net: PolicyNet, objective: Objective | None) -> None:
+    def __init__(self, net: PolicyNet, objective: Objective | None, bf16: bool) -> None:
         super().__init__()
         self.net = net
+        self.bf16 = bf16
         self.objective = objective
 
     def forward(self, batch: Batch, actions: Tensor, is_pad: Tensor, targets: Tensor | None) -> tuple[Tensor, Tensor]:
-        memory = self.net.encode(batch)
-        memory = memory._replace(tokens=memory.tokens.float())
-        with torch.autocast(memory.tokens.device.type, enabled=False):
-            loss = self.net.loss(memory, actions, is_pad)
+        with torch.autocast(actions.device.type, torch.bfloat16, enabled=self.bf16):
+            memory = self.net.encode(batch)
+            loss = self.net.loss(memory, actions, is_pad).float()
             if self.objective is None or targets is None:
                 return loss, torch.zeros_like(loss)
-            return loss, self.objective.loss(memory, targets)
+            return loss, self.objective.loss(memory, targets).float()
 
 
 def train(
@@ -116,7 +116,7 @@ def train(
     if config.steps < 1 or config.batch_size < 1:
         raise BadConfig(f"steps and batch_size must be at least 1, got {config.steps} and {config.batch_size}")
     cache = cache if config.episodes is None else cache.first_episodes(config.episodes)
-    accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision="bf16" if config.bf16 else "no")
+    accelerator = Accelerator(cpu=not torch.cuda.is_available())
     if initial is not None:
         require_match(initial.spec, cache.spec, "the policy", "the dataset")
     net = _initial(config, cache) if initial is None else copy.deepcopy(initial)
@@ -128,7 +128,7 @@ def train(
             torch.manual_seed(config.seed)
             objective = registry.build("objectives", config.objective, {}, cache.spec, net.backbone.width)
         targets = torch.as_tensor(objective.targets(cache))
-    module = _TrainingStep(net, objective)
+    module = _TrainingStep(net, objective, config.bf16)
     optimiser = torch.optim.AdamW(
         module.parameters(), config.learning_rate, weight_decay=config.weight_decay, fused=True
     )
