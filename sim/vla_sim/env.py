@@ -1,0 +1,94 @@
+"""What an environment and a suite of tasks are to the rest of the project.
+
+An environment runs one episode at a time in simulation time: `step` is one control period, whatever the wall clock
+does. Everything privileged (`privileged`, `expert`, `snapshot`) is for making data; no policy or verifier sees it at
+run time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from vla.spec import Spec
+from vla.types import Command, Floats, Image, Observation
+
+
+class Env(Protocol):
+    """One simulated robot with a task to do."""
+
+    spec: Spec
+    """The contract; `chunk_size` is None, a policy decides it."""
+
+    @property
+    def instruction(self) -> str:
+        """What the policy is told."""
+
+    @property
+    def task(self) -> str:
+        """Which goal decides success; an id from the suite's `tasks`."""
+
+    @property
+    def skill(self) -> str:
+        """The kind of task, by which results are grouped."""
+
+    @property
+    def steps(self) -> int:
+        """Control periods since the reset."""
+
+    @property
+    def done(self) -> bool:
+        """The episode is over."""
+
+    @property
+    def success(self) -> bool:
+        """The task was done."""
+
+    @property
+    def failure(self) -> str:
+        """Why the episode failed: "timeout", "moved_other", ...; "" while it runs and when it succeeded."""
+
+    def reset(self, seed: int, task: str | None = None) -> None:
+        """Start an episode. The seed decides the scene, the wording and, unless given, the task."""
+
+    def observe(self) -> Observation:
+        """Render all cameras and read the state; `stamp_ns` is simulation time."""
+
+    def step(self, command: Command) -> None:
+        """Run one control period. TRACK executes the action; HOLD and STOP keep the current target."""
+
+    def snapshot(self) -> Any:
+        """The full state of physics and episode; small, immutable, valid for every environment of this suite."""
+
+    def restore(self, snapshot: Any) -> None:
+        """Go back to a snapshot. What follows is bit for bit what followed then."""
+
+    def privileged(self) -> Floats:
+        """(P,) features of the simulator's state that tell how far the task has come."""
+
+    def expert(self) -> Floats:
+        """(A,) what the scripted expert does from here, physical units; answers in any state."""
+
+    def set_instruction(self, instruction: str) -> None:
+        """Tell the policy something else; the goal stays."""
+
+    def render(self, camera: str, height: int, width: int) -> Image:
+        """Draw one (height, width, 3) uint8 RGB image; for videos."""
+
+
+class Suite(Protocol):
+    """A family of tasks on one robot. Constructed without arguments."""
+
+    name: str
+    spec: Spec
+    skills: Sequence[str]
+    tasks: Sequence[str]
+    """Task ids."""
+    instructions: Sequence[str]
+    """Every sentence it can say; vocabularies are built from them."""
+
+    def make(self) -> Env:
+        """A new environment; call `reset` before anything else."""
+
+    def other_instruction(self, task: str, seed: int) -> str:
+        """A sentence for a different task about a different object: the control for whether a policy listens."""
