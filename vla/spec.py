@@ -34,7 +34,7 @@ class Dim:
     kind: Kind
     """A delta is added to the robot's *commanded* value, once a control period."""
     frame: str
-    """The frame it is expressed in, or the joint it belongs to."""
+    """The frame it is expressed in, or the joint it belongs to; "gripper" for the gripper's opening."""
     low: float
     high: float
     max_rate: float | None = None
@@ -108,6 +108,11 @@ class Spec:
     def action_high(self) -> Floats:
         """(A,) upper limits."""
         return np.array([d.high for d in self.action], np.float32)
+
+    @property
+    def gripper_actions(self) -> list[int]:
+        """Indices of the action dimensions that open and close a gripper."""
+        return [i for i, d in enumerate(self.action) if d.frame == "gripper"]
 
     def digest(self) -> str:
         """SHA-256 of the canonical JSON."""

@@ -32,8 +32,6 @@ class Config:
 
     position: tuple[str, ...] = ("tool_x", "tool_y")
     """State dimensions whose value at the keypose is predicted."""
-    gripper: str = "gripper_width"
-    """Action dimension whose change marks a keypose."""
     scale: float = 0.1
     """Displacement [units of the state] that counts as 1 in the loss."""
 
@@ -43,13 +41,14 @@ class Objective(ObjectiveProtocol):
 
     def __init__(self, config: Config, spec: Spec, width: int) -> None:
         super().__init__()
-        states, actions = [d.name for d in spec.state], [d.name for d in spec.action]
-        missing = [n for n in config.position if n not in states] + [config.gripper] * (config.gripper not in actions)
-        if missing:
-            raise BadConfig(f"objective keypose: the spec has no {missing}; state {states}, action {actions}")
+        states = [d.name for d in spec.state]
+        if missing := [n for n in config.position if n not in states]:
+            raise BadConfig(f"objective keypose: the state has no {missing}; it has {states}")
+        if len(spec.gripper_actions) != 1:
+            raise BadConfig(f"objective keypose: needs one gripper action, the spec has {len(spec.gripper_actions)}")
         self.config = config
         self.columns = [states.index(n) for n in config.position]
-        self.gripper = actions.index(config.gripper)
+        self.gripper = spec.gripper_actions[0]
         self.pool = Pool(width)
         self.out = nn.Linear(width, len(config.position))
 
@@ -59,11 +58,11 @@ class Objective(ObjectiveProtocol):
         last = cache.last_of_episode()
         grip = cache.action[:, self.gripper]
         middle = (grip.min() + grip.max()) / 2
-        closed = grip > middle
+        opens = grip > middle
         keypose = last.copy()
         for i in range(len(cache) - 2, -1, -1):
             if i < last[i]:
-                keypose[i] = i + 1 if closed[i + 1] != closed[i] else keypose[i + 1]
+                keypose[i] = i + 1 if opens[i + 1] != opens[i] else keypose[i + 1]
         return ((position[keypose] - position) / self.config.scale).astype(np.float32)
 
     def loss(self, memory: Memory, targets: Tensor) -> Tensor:

@@ -43,7 +43,7 @@ class Verifier(VerifierProtocol):
         self.register_buffer("scale", scale, persistent=False)
         middle = torch.as_tensor((spec.action_high + spec.action_low) / 2)
         self.register_buffer("middle", middle, persistent=False)
-        self.gripper = [i for i, d in enumerate(spec.action) if "gripper" in d.name]
+        self.gripper = spec.gripper_actions
 
     def score(self, batch: Batch, memory: Memory, actions: Tensor) -> Scores:
         """actions (B, N, H, A) -> scores (B, N)."""
