@@ -44,7 +44,7 @@ class Observer(nn.Module):
 
 
 class ActionFeatures(nn.Module):
-    """The executed part of a chunk (..., H, A), physical -> (..., width): each action, and the running sums of deltas."""
+    """The executed part of a chunk (..., H, A), physical -> (..., width): the actions and the sums of the deltas."""
 
     def __init__(self, spec: Spec, policy: PolicyNet, n_action_steps: int) -> None:
         super().__init__()
