@@ -67,7 +67,13 @@ def _run(verb: str, args: list[str]) -> int:
     import tyro
 
     module = importlib.import_module(f"vla.verbs.{verb.replace('-', '_')}")
-    parsed = tyro.cli(module.Args, prog=f"vla {verb}", description=module.__doc__, args=args)
+    parsed = tyro.cli(
+        module.Args,
+        prog=f"vla {verb}",
+        description=module.__doc__,
+        args=args,
+        config=(tyro.conf.FlagCreatePairsOff,),  # --json, and no --no-json beside it
+    )
     code: int = module.main(parsed)
     return code
 
@@ -84,3 +90,7 @@ def _overview() -> str:
 def _print_error(message: str) -> None:
     red, plain = ("\033[31m", "\033[0m") if sys.stderr.isatty() and "NO_COLOR" not in os.environ else ("", "")
     print(f"{red}error:{plain} {message}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
