@@ -20,7 +20,7 @@ _GAIN = 0.6
 _CLEAR_M = 0.075
 """How far above its goal the tool travels: the fingertips pass over a cube with 4 cm to spare."""
 _PUSH_BEHIND_M = 0.065
-_PUSH_STEP_M = 0.03
+_PUSH_STEP_M = 0.027
 
 
 def expert_action(view: View) -> Floats:

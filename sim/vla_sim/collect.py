@@ -1,0 +1,169 @@
+"""Demonstrations by the scripted expert, as a LeRobotDataset.
+
+Noise is *executed* and the expert's own wish is *recorded*: the data holds states beside the expert's path together
+with the way back, which is what a policy needs when it errs. Only successful episodes are kept. Seed by seed the
+result is the same however many processes work on it and however often it was interrupted.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vla import registry
+from vla.errors import BadConfig, BadDataset
+from vla.runs import revision, to_plain, versions, write_json
+from vla.types import Command, Mode
+from vla_sim.env import Env
+from vla_sim.lerobot_writer import Episode, LeRobotWriter
+from vla_sim.workers import run_jobs
+
+_SHARD = 100
+"""Episodes written at a time: what a kill can cost."""
+_IN_TRANSIT = 0.7
+"""An expert that moves at this fraction of full speed has room around it, and may be bumped."""
+_NOISE_STREAM = 3
+
+
+@dataclass(frozen=True)
+class CollectConfig:
+    """What decides a dataset's content."""
+
+    suite: str = "tabletop"
+    episodes: int = 1000
+    seed: int = 0
+    """First seed tried; one seed an episode."""
+    noise: float = 0.25
+    """Standard deviation of the noise on each move, as a fraction of the move."""
+    bump_rate: float = 0.08
+    """Chance a step that the arm is thrown off course for 1 to 3 steps."""
+
+
+@dataclass(frozen=True)
+class Collected:
+    """How a collection went."""
+
+    episodes: int
+    frames: int
+    tried: int
+    """Seeds tried, the failures among them dropped."""
+
+
+def collect(
+    config: CollectConfig,
+    out: Path,
+    workers: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+    report: Callable[[str], None] = print,
+) -> Collected:
+    """Fill a dataset folder up to `config.episodes`; goes on where an interrupted call left off.
+
+    Args:
+        config: what to collect.
+        out: the dataset folder.
+        workers: processes to simulate in.
+        progress: called with episodes on hand and episodes in all.
+        report: told about worker processes that crash.
+
+    Raises:
+        BadConfig: the folder was collected with another config; names the fields.
+        Missing: the disk is full; what was saved is intact.
+    """
+    suite = registry.suite(config.suite)()
+    writer = LeRobotWriter(out, suite.spec)
+    _require_same_config(config, out)
+    next_seed = writer.seeds[-1] + 1 if writer.seeds else config.seed
+    waiting: dict[int, Episode | None] = {}
+    shard: list[Episode] = []
+
+    def save() -> None:
+        episodes = shard.copy()
+        shard.clear()  # first: if writing fails, they are not to be tried again on the way out
+        writer.add(episodes)
+        _describe(config, out, writer, next_seed - config.seed)
+
+    jobs = _jobs(config, next_seed, workers, report)
+    try:
+        while len(writer.seeds) + len(shard) < config.episodes:
+            seed, episode = next(jobs)
+            waiting[seed] = episode
+            while next_seed in waiting and len(writer.seeds) + len(shard) < config.episodes:
+                kept = waiting.pop(next_seed)
+                next_seed += 1
+                if kept is not None:
+                    shard.append(kept)
+            if len(shard) >= _SHARD:
+                save()
+            if progress is not None:
+                progress(len(writer.seeds) + len(shard), config.episodes)
+    finally:
+        jobs.close()
+        if shard:
+            save()
+    return Collected(len(writer.seeds), writer.frames, next_seed - config.seed)
+
+
+def demonstrate(env: Env, seed: int, config: CollectConfig) -> Episode | None:
+    """One demonstration, or None when the expert failed under the noise."""
+    env.reset(seed)
+    rng = np.random.default_rng([seed, _NOISE_STREAM])
+    low, high = env.spec.action_low, env.spec.action_high
+    moves = np.array([dim.kind == "delta" for dim in env.spec.action])
+    instruction, bump, bump_left = env.instruction, np.zeros(moves.sum()), 0
+    observations, actions = [], []
+    while not env.done:
+        wish = env.expert()
+        observations.append(env.observe())
+        actions.append(wish)
+        executed = wish.copy()
+        size = float(np.linalg.norm(wish[moves]))
+        executed[moves] += rng.normal(0.0, config.noise, moves.sum()) * min(size, high[0])
+        if bump_left == 0 and rng.random() < config.bump_rate:
+            bump_left, bump = int(rng.integers(1, 4)), rng.normal(0.0, 0.6, moves.sum()) * high[moves]
+        if bump_left:
+            bump_left -= 1
+            if size > _IN_TRANSIT * high[0]:
+                executed[moves] += bump
+        env.step(Command(np.clip(executed, low, high), 0, 0, Mode.TRACK))
+    if not env.success:
+        return None
+    images = {name: np.stack([o.images[name] for o in observations]) for name in observations[0].images}
+    state = np.stack([o.state for o in observations])
+    return Episode(seed, env.task, instruction, images, state, np.stack(actions))
+
+
+def _require_same_config(config: CollectConfig, out: Path) -> None:
+    file = out / "collection.json"
+    if not file.exists():
+        return
+    try:
+        was = json.loads(file.read_text())["config"]
+    except (OSError, ValueError, KeyError) as error:
+        raise BadDataset(f"{file} cannot be read ({error}); remove {out} and collect again") from error
+    now = to_plain(config)
+    changed = [f"{k} was {was.get(k)!r}, now {now[k]!r}" for k in now if k != "episodes" and was.get(k) != now[k]]
+    if changed:
+        raise BadConfig(f"cannot go on collecting into {out} with another config: {'; '.join(changed)}")
+
+
+def _describe(config: CollectConfig, out: Path, writer: LeRobotWriter, tried: int) -> None:
+    about = {"config": config, "revision": revision(), "versions": versions()}
+    counts = {"episodes": len(writer.seeds), "frames": writer.frames, "tried": tried, "seeds": writer.seeds}
+    write_json(out / "collection.json", about | counts)
+
+
+def _jobs(
+    config: CollectConfig, first_seed: int, workers: int, report: Callable[[str], None]
+) -> Generator[tuple[int, Episode | None]]:
+    return run_jobs(functools.partial(_demonstrator, config), itertools.count(first_seed), workers, report)
+
+
+def _demonstrator(config: CollectConfig) -> Callable[[int], Episode | None]:
+    env = registry.suite(config.suite)().make()
+    return lambda seed: demonstrate(env, seed, config)
