@@ -7,7 +7,7 @@ McNemar test and Tango's score interval for the paired difference, never by two 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
@@ -65,6 +65,16 @@ class Paired:
         )
 
 
+@dataclass(frozen=True)
+class PowerLaw:
+    """y = scale * x ** exponent."""
+
+    scale: float
+    exponent: float
+    r2: float
+    """Share of log y's variance that it explains."""
+
+
 def wilson(k: int, n: int, confidence: float = 0.95) -> Rate:
     """Wilson's score interval for k successes of n.
 
@@ -113,6 +123,18 @@ def smallest_detectable(n: int, p: float, power: float = 0.8, alpha: float = 0.0
 
     largest = 1 - p
     return None if excess(largest) < 0 else _root(lambda gain: -excess(gain), 0.0, largest)
+
+
+def power_law(x: Sequence[float], y: Sequence[float]) -> PowerLaw:
+    """Least squares in log-log coordinates; at least three positive points."""
+    if len(x) != len(y) or len(x) < 3 or min(*x, *y) <= 0:
+        raise ValueError(f"a power law needs three or more positive points, got x={list(x)}, y={list(y)}")
+    log_x, log_y = np.log(np.asarray(x, float)), np.log(np.asarray(y, float))
+    exponent, intercept = np.polyfit(log_x, log_y, 1)
+    residual = log_y - (exponent * log_x + intercept)
+    total = float(((log_y - log_y.mean()) ** 2).sum())
+    r2 = 1 - float((residual**2).sum()) / total if total > 0 else 1.0
+    return PowerLaw(float(np.exp(intercept)), float(exponent), r2)
 
 
 def _mcnemar(wins: int, losses: int) -> float:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from vla.statistics import Paired, paired, smallest_detectable, wilson
+from vla.statistics import Paired, paired, power_law, smallest_detectable, wilson
 
 
 def outcomes(wins: int, losses: int, both: int, neither: int) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
@@ -123,3 +123,17 @@ def test_the_smallest_detectable_gain_is_detected_as_often_as_asked() -> None:
 
 def test_no_gain_is_detectable_where_there_is_no_room_for_one() -> None:
     assert smallest_detectable(50, 0.98) is None
+
+
+def test_a_power_law_is_recovered() -> None:
+    k = [1, 2, 4, 8, 16]
+    found = power_law(k, [0.3 * i**-0.2 for i in k])
+    assert (found.scale, found.exponent, found.r2) == pytest.approx((0.3, -0.2, 1.0))
+    noisy = np.random.default_rng(4).normal(1, 0.1, 5)
+    assert 0 < power_law(k, [0.3 * i**-0.2 * e for i, e in zip(k, noisy, strict=True)]).r2 < 1
+
+
+@pytest.mark.parametrize(("x", "y"), [([1, 2], [1, 2]), ([1, 2, 3], [1, 0, 2]), ([1, 2, 3], [1, 2])])
+def test_a_power_law_needs_positive_points(x: list[float], y: list[float]) -> None:
+    with pytest.raises(ValueError, match="three or more positive points"):
+        power_law(x, y)

@@ -1,0 +1,226 @@
+"""One self-contained HTML page about a few runs, made from their folders alone.
+
+What a run folder may hold, and what becomes of it:
+    run.json           where the results come from: revision, machine, command, config
+    episodes.jsonl     success per skill with intervals, paired tests between arms, failures
+    log.jsonl          the learning curve
+    oracle_error.json  error of the best of K candidates against K: {"k": [...], "error": [...]}
+    videos/            rollouts: *.mp4, *.png, *.jpg; the caption is the file's name
+"""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from vla import report_plots
+from vla.comparison import ALL, compare, rates
+from vla.errors import BadConfig, BadDataset, Missing
+from vla.runs import Run, revision
+from vla.statistics import Paired, Rate, power_law
+
+EVIDENCE = ("run.json", "episodes.jsonl", "log.jsonl", "oracle_error.json", "videos")
+"""A folder with one of these can be reported on."""
+
+MEDIA = {".mp4": "video/mp4", ".png": "image/png", ".jpg": "image/jpeg"}
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One evaluation: a policy, a verifier and settings, over a set of seeds."""
+
+    name: str
+    run: Run
+    rates: dict[str, Rate]
+    failures: Counter[str]
+    colour: int
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two arms that ran the same episodes."""
+
+    a: Arm
+    b: Arm
+    paired: Paired
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One rollout to look at."""
+
+    arm: str
+    caption: str
+    mime: str
+    data: str
+    """Base64."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A headline number."""
+
+    label: str
+    value: str
+    detail: str = ""
+
+
+def write(out: Path, runs: list[Path], title: str, summary: Mapping[str, Any] | None = None) -> None:
+    """Write the page.
+
+    Args:
+        out: the HTML file.
+        runs: run folders, in the order they are to appear.
+        title: of the page.
+        summary: headline numbers, as in summary.json: rates {k, n, low, high} and plain numbers.
+
+    Raises:
+        BadConfig: none of the folders holds anything to report.
+        BadDataset: a file in one of them is broken.
+        Missing: the page's template engine is not installed.
+    """
+    try:
+        import jinja2
+    except ImportError as error:
+        raise Missing("a report needs jinja2 and matplotlib: uv pip install 'vla-stack[train]'") from error
+    found = [run for run in runs if any((run / name).exists() for name in EVIDENCE)]
+    if not found:
+        raise BadConfig(f"nothing to report in {', '.join(map(str, runs)) or 'no folder'}: no {', '.join(EVIDENCE)}")
+    names = dict(zip(found, _short_names(found), strict=True))
+    arms = list(_arms(names))
+    skills = list(dict.fromkeys(skill for arm in arms for skill in arm.rates if skill != ALL))
+    curves = {name: curve for run, name in names.items() if (curve := _oracle_error(run / "oracle_error.json"))}
+    logs = {name: log for run, name in names.items() if (log := _log(run / "log.jsonl"))}
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template("report.html.j2").render(
+        points=_points,
+        title=title,
+        figures=list(_figures(summary or {})),
+        arms=arms,
+        groups=[ALL, *skills],
+        pairs=list(_pairs(arms)),
+        learning=report_plots.learning_curves(logs) if logs else "",
+        oracle=report_plots.oracle_errors(curves) if curves else "",
+        clips=[clip for run, name in names.items() for clip in _clips(run, name)],
+        reasons=_reasons(arms),
+        sources=[(name, Run.open(run)) for run, name in names.items() if (run / "run.json").exists()],
+        revision=revision(),
+        written=datetime.now(UTC).strftime("%d %B %Y, %H:%M UTC"),
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(page)
+
+
+def _arms(names: Mapping[Path, str]) -> Iterator[Arm]:
+    colours = itertools.cycle(range(report_plots.ARM_COLOURS))
+    for path, name in names.items():
+        if not (path / "run.json").exists():
+            continue
+        run = Run.open(path)
+        rows = run.rows()
+        if rows and "success" in rows[0]:
+            failures = Counter(str(row.get("failure") or "unknown") for row in rows if not row["success"])
+            yield Arm(name, run, rates(run), failures, next(colours))
+
+
+def _pairs(arms: list[Arm]) -> Iterator[Pair]:
+    """Every two arms that can be paired; those over other episodes have no row."""
+    for b, a in itertools.combinations(arms, 2):
+        try:
+            yield Pair(a, b, compare(a.run, b.run)[ALL].paired)
+        except BadConfig:
+            continue
+
+
+def _points(share: float) -> str:
+    """A difference of two rates in percentage points."""
+    return f"{100 * share:+.1f}".replace("-", "\N{MINUS SIGN}")
+
+
+def _reasons(arms: list[Arm]) -> list[str]:
+    """Why episodes failed, the most frequent first."""
+    total: Counter[str] = sum((arm.failures for arm in arms), Counter())
+    return [reason for reason, _ in total.most_common()]
+
+
+_RATES = {
+    "success_verified": "success, verified",
+    "success": "success, single sample",
+    "success_onnx": "success on ONNX Runtime",
+    "ros_success": "success through ROS 2",
+    "swapped_instruction": "success, instruction swapped",
+}
+
+_NUMBERS = {
+    "latency_ratio_k16": ("time of K=16 verified to K=1", "{:.2f}×"),
+    "parity_max_abs": ("ONNX against torch, largest difference", "{:.1e}"),
+    "ros_overhead_p99_ms": ("ROS overhead, p99", "{:.1f} ms"),
+    "ros_hold_after_kill_ms": ("kill −9 to HOLD", "{:.0f} ms"),
+    "parameters": ("parameters", "{:,}"),
+    "train_minutes": ("training", "{:.1f} min"),
+    "minutes": ("everything", "{:.1f} min"),
+}
+
+
+def _figures(summary: Mapping[str, Any]) -> Iterator[Figure]:
+    for key, label in _RATES.items():
+        if rate := summary.get(key):
+            known = Rate(rate["k"], rate["n"], rate["low"], rate["high"])
+            value, _, detail = str(known).partition(" ")
+            yield Figure(label, value, detail)
+    for key, (label, form) in _NUMBERS.items():
+        if (number := summary.get(key)) is not None:
+            yield Figure(label, form.format(number))
+
+
+def _clips(run: Path, name: str) -> Iterator[Clip]:
+    for file in sorted((run / "videos").glob("*")):
+        if mime := MEDIA.get(file.suffix):
+            data = base64.b64encode(file.read_bytes()).decode()
+            yield Clip(name, file.stem.replace("_", " "), mime, data)
+
+
+def _short_names(runs: list[Path]) -> list[str]:
+    """The folders' names, with as many parents as it takes to tell them apart."""
+    parts = [run.resolve().parts for run in runs]
+    depth = 1
+    while len({p[-depth:] for p in parts}) < len(parts) and depth < max(map(len, parts)):
+        depth += 1
+    return ["/".join(p[-depth:]) for p in parts]
+
+
+def _oracle_error(path: Path) -> dict[str, list[float]] | None:
+    if not path.exists():
+        return None
+    try:
+        data = json.loads(path.read_text())
+        curve = {"k": [float(k) for k in data["k"]], "error": [float(error) for error in data["error"]]}
+        power_law(curve["k"], curve["error"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise BadDataset(f"{path} is not a curve: {error}; remove it or measure again") from error
+    return curve
+
+
+def _log(path: Path) -> list[dict[str, float]]:
+    """The rows of a log that may still be growing: a last line without its end is left out."""
+    if not path.exists():
+        return []
+    lines = path.read_text().split("\n")[:-1]
+    try:
+        rows = [json.loads(line) for line in lines]
+        return [{"seconds": float(row["seconds"]), "loss": float(row["loss"])} for row in rows]
+    except (ValueError, TypeError, KeyError) as error:
+        raise BadDataset(f"{path} has a line that is not a training step: {error}; train again") from error
