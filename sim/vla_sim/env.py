@@ -90,5 +90,8 @@ class Suite(Protocol):
     def make(self) -> Env:
         """A new environment; call `reset` before anything else."""
 
+    def stage(self) -> Env:
+        """One that looks its best and draws slowly: restore another environment's snapshot in it to film that."""
+
     def other_instruction(self, task: str, seed: int) -> str:
         """A sentence for a different task about a different object: the control for whether a policy listens."""

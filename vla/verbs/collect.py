@@ -29,28 +29,14 @@ class Args:
 
 def main(args: Args) -> int:
     """Collect, with a progress bar."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
     from vla_sim.collect import CollectConfig, collect
 
+    from vla.progress import bar
+
     config = CollectConfig(args.suite, args.episodes, args.seed, args.noise)
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
-        task = bar.add_task("demonstrations", total=args.episodes)
+    with bar("collect") as show:
         done = collect(
-            config,
-            args.out,
-            args.workers,
-            progress=lambda count, total: bar.update(task, completed=count, total=total),
-            report=bar.console.print,
+            config, args.out, args.workers, lambda count, total: show(count / total, f"{count}/{total} episodes")
         )
     print(f"{args.out}: {done.episodes} episodes, {done.frames} frames; {done.tried} seeds tried")
     return 0

@@ -247,7 +247,7 @@ class TabletopSuite:
     name = "tabletop"
 
     def __init__(self, visual: Literal["primitive", "mesh"] = "primitive") -> None:
-        """`visual="mesh"` draws the true Panda, ten times slower; the physics is the same."""
+        """`visual="mesh"` draws the true Panda, many times slower; the physics is the same."""
         self.spec = _spec()
         self.skills = SKILLS
         self.tasks = tuple(TASKS)
@@ -257,6 +257,10 @@ class TabletopSuite:
     def make(self) -> TabletopEnv:
         """A new environment, already reset to seed 0."""
         return TabletopEnv(_model(self._visual), self.spec)
+
+    def stage(self) -> TabletopEnv:
+        """One with the Panda's meshes, for videos. Raises Missing without robosuite."""
+        return TabletopEnv(_model("mesh"), self.spec)
 
     def other_instruction(self, task: str, seed: int) -> str:
         """A sentence for a task about another cube."""
