@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 import torch
 
@@ -26,7 +28,7 @@ def inputs() -> tuple[Memory, torch.Tensor]:
 @pytest.mark.parametrize("solver", ["dpm", "ddim"])
 @pytest.mark.parametrize("n_steps", [1, 2, 7, 20])
 @torch.inference_mode()
-def test_it_samples_as_diffusers_scheduler_does(solver: diffusion.Literal["dpm", "ddim"], n_steps: int) -> None:
+def test_it_samples_as_diffusers_scheduler_does(solver: Literal["dpm", "ddim"], n_steps: int) -> None:
     config = diffusion.Config(solver=solver, n_steps=n_steps)
     ours = head(config)
     memory, noise = inputs()
