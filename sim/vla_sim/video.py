@@ -31,7 +31,7 @@ class Recorder:
         if self._stage is not None:
             self._stage.restore(env.snapshot())
             scene = self._stage
-        self.frames[index].append(scene.render(self._camera, self._size, self._size).copy())
+        self.frames[index].append(scene.render(self._camera, self._size, self._size))
 
 
 def save_video(path: Path, frames: Sequence[Image], fps: float) -> None:
