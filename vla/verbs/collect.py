@@ -29,9 +29,8 @@ class Args:
 
 def main(args: Args) -> int:
     """Collect, with a progress bar."""
-    from vla_sim.collect import CollectConfig, collect
-
     from vla.progress import bar
+    from vla_sim.collect import CollectConfig, collect
 
     config = CollectConfig(args.suite, args.episodes, args.seed, args.noise)
     with bar("collect") as show:

@@ -42,11 +42,10 @@ class Args:
 
 def main(args: Args) -> int:
     """Evaluate and print one line a skill."""
-    from vla_sim.evaluate import EvalConfig, evaluate, film
-
     from vla.comparison import rates
     from vla.progress import bar
     from vla.statistics import wilson
+    from vla_sim.evaluate import EvalConfig, evaluate, film
 
     config = EvalConfig(
         policy=args.policy,

@@ -1,0 +1,156 @@
+"""Collected data is a LeRobotDataset that LeRobot reads, exact to the pixel, whatever interrupted its making."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from vla.data.cache import open_cache
+from vla.errors import BadConfig, SpecMismatch
+from vla.spec import Spec
+from vla_sim import collect as collecting
+from vla_sim.collect import CollectConfig, collect, demonstrate
+from vla_sim.lerobot_writer import LeRobotWriter
+from vla_sim.suites.tabletop import TabletopSuite
+
+CONFIG = CollectConfig(episodes=6, seed=40)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("data") / "d"
+    collect(CONFIG, out)
+    return out
+
+
+def seeds(folder: Path) -> list[int]:
+    files = sorted((folder / "meta" / "episodes").rglob("*.parquet"))
+    return [seed for file in files for seed in pq.read_table(file)["seed"].to_pylist()]
+
+
+def frames(folder: Path) -> Any:
+    """Everything a policy trains on."""
+    cache = open_cache(folder)
+    return [cache.state, cache.action, cache.episode, cache.images["agent"], cache.images["wrist"]]
+
+
+def assert_same_data(a: Path, b: Path) -> None:
+    assert seeds(a) == seeds(b)
+    for left, right in zip(frames(a), frames(b), strict=True):
+        np.testing.assert_array_equal(left, right)
+
+
+def test_lerobot_reopens_it_offline_with_the_exact_frames(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+    opened = LeRobotDataset("local/tabletop", root=dataset, video_backend="pyav")
+    first = demonstrate(TabletopSuite().make(), 40, CONFIG)
+    assert first is not None
+    assert opened.num_episodes == 6
+    assert opened.meta.robot_type == "panda_tabletop"
+    for i in (0, len(first.action) - 1):
+        frame = opened[i]
+        assert frame["task"] == first.instruction
+        np.testing.assert_array_equal(frame["action"].numpy(), first.action[i])
+        np.testing.assert_array_equal(frame["observation.state"].numpy(), first.state[i])
+        for camera in ("agent", "wrist"):
+            image = frame[f"observation.images.{camera}"].permute(1, 2, 0).numpy()
+            np.testing.assert_array_equal(np.round(image * 255), first.images[camera][i])
+    last = opened[len(opened) - 1]
+    assert last["episode_index"].item() == 5
+    for key, stats in opened.meta.stats.items():
+        assert np.isfinite(stats["mean"]).all(), key
+    np.testing.assert_allclose(
+        opened.meta.stats["action"]["mean"], np.concatenate(opened.hf_dataset["action"]).reshape(-1, 4).mean(0), 1e-4
+    )
+
+
+def test_spec_config_and_seeds_lie_beside_the_data(dataset: Path) -> None:
+    assert Spec.load(dataset / "spec.json") == TabletopSuite().spec
+    about = json.loads((dataset / "collection.json").read_text())
+    assert about["config"]["noise"] == CONFIG.noise
+    assert about["seeds"] == seeds(dataset)
+    assert about["revision"]
+    assert about["episodes"] == 6 <= about["tried"]
+
+
+def test_two_processes_make_the_same_data_as_one(dataset: Path, tmp_path: Path) -> None:
+    collect(CONFIG, tmp_path / "two", workers=2)
+    assert_same_data(dataset, tmp_path / "two")
+
+
+def test_more_episodes_are_added_behind_those_there_are(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collecting, "_SHARD", 2)
+    collect(replace(CONFIG, episodes=3), tmp_path / "grown")
+    done = collect(CONFIG, tmp_path / "grown")
+    assert done.episodes == 6
+    assert_same_data(dataset, tmp_path / "grown")
+    with pytest.raises(BadConfig, match=r"noise was 0\.25, now 0\.5"):
+        collect(replace(CONFIG, noise=0.5), tmp_path / "grown")
+
+
+def test_a_kill_loses_and_doubles_nothing(tmp_path: Path) -> None:
+    """SIGKILL in the middle, twice; then the same command to the end gives what one undisturbed run gives."""
+    command = [sys.executable, "-c", "import sys; from vla_sim import collect as c; c._SHARD = 5; "]
+    command[-1] += "c.collect(c.CollectConfig(episodes=30, seed=40), __import__('pathlib').Path(sys.argv[1]))"
+    for at_least in (5, 15):
+        process = subprocess.Popen([*command, str(tmp_path / "killed")], env=os.environ | {"OMP_NUM_THREADS": "1"})
+        deadline = time.monotonic() + 60
+        while len(seeds(tmp_path / "killed")) < at_least and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL, "it was still at work"
+    # What a kill between two renames leaves: a stray file that is not counted yet.
+    stray = tmp_path / "killed" / "data/chunk-000/file-{:03d}.parquet".format(len(seeds(tmp_path / "killed")) // 5)
+    stray.write_bytes(b"torn")
+    collect(replace(CONFIG, episodes=30), tmp_path / "killed")
+    collect(replace(CONFIG, episodes=30), tmp_path / "whole")
+    assert_same_data(tmp_path / "killed", tmp_path / "whole")
+
+
+def test_a_full_disk_is_a_clear_error_and_what_was_saved_stays_loadable(dataset: Path, tmp_path: Path) -> None:
+    """A limit on file size makes the operating system refuse writes half-way, as a full disk does."""
+    code = """
+import resource, signal, sys
+from pathlib import Path
+from vla.errors import Missing
+from vla_sim import collect as c
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+c._SHARD = 6
+out = Path(sys.argv[1])
+c.collect(c.CollectConfig(episodes=6, seed=40), out)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
+try:
+    c.collect(c.CollectConfig(episodes=30, seed=40), out)
+except Missing as error:
+    sys.exit(str(error))
+"""
+    assert resource.getrlimit(resource.RLIMIT_FSIZE)[1] == resource.RLIM_INFINITY
+    run = subprocess.run([sys.executable, "-c", code, str(tmp_path / "full")], capture_output=True, text=True)
+    assert run.returncode == 1, run.stderr
+    assert "6 episodes saved before are intact" in run.stderr
+    assert_same_data(dataset, tmp_path / "full")
+    assert not (tmp_path / "full" / ".part").exists()
+
+
+def test_a_foreign_folder_and_a_foreign_robot_are_refused(dataset: Path, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(BadConfig, match="not empty"):
+        collect(CONFIG, tmp_path)
+    with pytest.raises(SpecMismatch, match="robot"):
+        LeRobotWriter(dataset, replace(TabletopSuite().spec, robot="other"))
