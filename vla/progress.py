@@ -1,0 +1,40 @@
+"""One progress bar for all long work: fraction, time left, and a line that says how it goes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+
+@contextmanager
+def bar(name: str) -> Iterator[Callable[[float, str], None]]:
+    """Show a bar while the block runs; call the yielded function with the fraction done and a line of text.
+
+    On something that is no terminal (a log file, CI) it prints one line at the start and one at the end instead.
+    """
+    console = Console(stderr=True)
+    last = ""
+    columns = (
+        TextColumn("[bold]{task.description:12}"),
+        BarColumn(30),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[line]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task(name, total=1.0, line="")
+
+        def show(fraction: float, line: str) -> None:
+            nonlocal last
+            last = line or last
+            progress.update(task, completed=fraction, line=line)
+
+        yield show
+        progress.update(task, completed=1.0)
+    if not console.is_terminal:
+        console.print(f"{name}: done  {last}".rstrip(), highlight=False)

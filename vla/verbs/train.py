@@ -1,0 +1,102 @@
+"""Train a policy on demonstrations.
+
+Reads a LeRobotDataset through its training cache, writes a checkpoint folder with the learning curve, and can go on
+after a kill with --resume. On several GPUs or machines run it under `accelerate launch`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Args:
+    dataset: Path
+    """A LeRobotDataset v3 folder, as `vla collect` writes it."""
+    out: Path
+    """Folder for the checkpoint."""
+    backbone: str = "tiny"
+    """`vla list` shows the backbones."""
+    head: str = "flow"
+    """`vla list` shows the heads."""
+    chunk_size: int = 8
+    """Actions proposed at once."""
+    backbone_config: str = "{}"
+    """Fields of the backbone's Config to change, as JSON."""
+    head_config: str = "{}"
+    """Fields of the head's Config to change, as JSON."""
+    steps: int = 3000
+    """Optimiser steps."""
+    minutes: float | None = None
+    """Stop after this long at the latest."""
+    batch_size: int = 64
+    """Frames a step."""
+    learning_rate: float = 1e-3
+    """Peak of the cosine schedule."""
+    objective: str | None = "keypose"
+    """Auxiliary objective; `None` for none."""
+    episodes: int | None = None
+    """Use only the first n episodes."""
+    seed: int = 0
+    threads: int = field(default=2)
+    """CPU threads of torch."""
+    resume: bool = False
+    """Go on with an interrupted run in the same folder."""
+    initial: Path | None = None
+    """Start from this checkpoint's weights instead of random ones."""
+
+
+def main(args: Args) -> int:
+    """Train; returns 0."""
+    import torch
+
+    from vla import checkpoint
+    from vla.data.cache import open_cache
+    from vla.policy import PolicyConfig
+    from vla.progress import bar
+    from vla.training import Step, TrainConfig, train
+
+    torch.set_num_threads(args.threads)
+    parts = PolicyConfig(
+        args.backbone,
+        args.head,
+        args.chunk_size,
+        _fields(args.backbone_config, "--backbone-config"),
+        _fields(args.head_config, "--head-config"),
+    )
+    config = TrainConfig(
+        parts,
+        args.steps,
+        args.minutes,
+        args.batch_size,
+        args.learning_rate,
+        objective=args.objective,
+        episodes=args.episodes,
+        seed=args.seed,
+    )
+    initial = None if args.initial is None else checkpoint.load(args.initial)
+    with bar("cache") as show:
+        cache = open_cache(args.dataset, lambda done, total: show(done / total, ""))
+    with bar("train") as show:
+
+        def on_step(now: Step) -> None:
+            show(now.fraction, f"step {now.step} loss {now.loss:.4f}")
+
+        net = train(config, cache, args.out, resume=args.resume, initial=initial, on_step=on_step)
+    print(f"{args.out}: {net.n_parameters / 1e6:.2f}M parameters, {cache.n_episodes} episodes, {len(cache)} frames")
+    return 0
+
+
+def _fields(text: str, option: str) -> dict[str, Any]:
+    from vla.errors import BadConfig
+
+    try:
+        fields = json.loads(text)
+    except ValueError as error:
+        raise BadConfig(f"{option} is not JSON: {error}") from error
+    if not isinstance(fields, dict):
+        raise BadConfig(f"{option} must be an object such as '{{\"depth\": 4}}', got {text}")
+    return fields
