@@ -148,6 +148,12 @@ def test_every_method_has_a_page_and_stands_in_the_readme(kind: str, name: str) 
     assert f"`{name}`" in text(ROOT / "README.md")
 
 
+def test_readme_marks_as_running_what_there_is_and_nothing_else() -> None:
+    rows = re.findall(r"^\| ([✓◇·]) \| \[?`(\w+)`", text(ROOT / "README.md"), re.MULTILINE)
+    there = {name for kind, name in METHODS if kind in ("heads", "verifiers")}
+    assert {name for mark, name in rows if mark != "·"} == there
+
+
 def test_every_method_page_belongs_to_a_method() -> None:
     pages = {page.stem for page in (ROOT / "docs" / "methods").glob("*.md")}
     assert pages - {name for _, name in METHODS} == set()

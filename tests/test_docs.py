@@ -1,0 +1,173 @@
+"""What README and docs show, runs: the snippet, the recipes, and every command line."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from vla import cli
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """The fenced code of a page in one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def commands(pages: list[Path]) -> list[str]:
+    """Every `vla VERB ...` in a code block, an indented block, or backticks."""
+    found = set()
+    for page in pages:
+        text = page.read_text()
+        lines = [line for block in blocks(page, "") for line in block.splitlines()]
+        lines += re.findall(r"^    (vla .*)$", text, re.MULTILINE)
+        lines += [" ".join(code.split()) for code in re.findall(r"`(vla [^`]*)`", text)]
+        found |= {line for line in lines if line.startswith("vla ")}
+    return sorted(found)
+
+
+@pytest.fixture
+def demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder in which `runs/demo/policy` is an untrained policy with a verifier, instead of a trained one."""
+    from vla import checkpoint, registry
+    from vla.normalise import Statistics
+    from vla.policy import PolicyConfig, fresh
+    from vla.tokenizers.words import WordTokenizer
+
+    suite = registry.suite("tabletop")()
+    scales = [
+        np.full(len(dims), value, np.float32) for dims in (suite.spec.state, suite.spec.action) for value in (0, 1)
+    ]
+    tokenizer = WordTokenizer.of(suite.instructions)
+    net = fresh(PolicyConfig(), suite.spec, tokenizer, Statistics("quantile", *scales), seed=0)
+    policy = tmp_path / "runs" / "demo" / "policy"
+    checkpoint.save(policy, net, {})
+    name = "privileged_advantage"
+    checkpoint.save_verifier(policy, name, registry.build("verifiers", name, {}, net.spec, net), {}, {})
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.usefixtures("demo")
+def test_readmes_snippet_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    (snippet,) = blocks(ROOT / "README.md", "python")
+    assert len(snippet.splitlines()) == 10
+    variables: dict[str, Any] = {}
+    exec(snippet, variables)
+    assert variables["decision"].chunk.actions.shape == (8, 4)
+    assert variables["decision"].verdict.scores.shape == (16,)
+    assert variables["env"].instruction in capsys.readouterr().out
+
+
+def recipes() -> dict[str, str]:
+    head, verifier, suite, *_ = blocks(ROOT / "docs" / "adding.md", "python")
+    return {"head": head, "verifier": verifier, "suite": suite}
+
+
+def written(tmp_path: Path, recipe: str) -> Path:
+    path = tmp_path / f"{recipe}.py"
+    path.write_text(recipes()[recipe])
+    return path
+
+
+def test_the_recipe_for_a_head_learns_and_repeats(tmp_path: Path) -> None:
+    import torch
+
+    from vla import registry
+    from vla.modules import Memory
+
+    torch.manual_seed(0)
+    head = registry.build("heads", str(written(tmp_path, "head")), {"spread": 2.0}, 16, 4, 2)
+    memory = Memory(torch.randn(3, 5, 16), torch.ones(3, 5, dtype=torch.bool))
+    target, is_pad = torch.rand(3, 4, 2) * 2 - 1, torch.zeros(3, 4, dtype=torch.bool)
+    optimiser = torch.optim.Adam(head.parameters(), 0.05)
+    losses = []
+    for _ in range(100):
+        optimiser.zero_grad()
+        losses.append(head.loss(memory, target, is_pad))
+        losses[-1].backward()
+        optimiser.step()
+    assert losses[-1] < losses[0] - 1
+    noise = torch.randn(3, 6, 4, 2)
+    chunks = head.sample(memory, noise)
+    assert chunks.shape == (3, 6, 4, 2)
+    assert torch.equal(chunks, head.sample(memory, noise))
+    assert (chunks.mean(1) - target).abs().mean() < 0.2
+
+
+@pytest.mark.usefixtures("demo")
+def test_the_recipe_for_a_verifier_chooses(tmp_path: Path) -> None:
+    import vla
+    from vla import registry
+
+    spec = registry.suite("tabletop")().spec
+    pipeline = vla.open_pipeline("runs/demo/policy", str(written(tmp_path, "verifier")), n_candidates=4)
+    observation = spec.fake_observation(registry.suite("tabletop")().instructions[0])
+    decision = pipeline.decide(observation, np.random.default_rng(0))
+    x = decision.candidates.actions / (spec.action_high - spec.action_low)
+    bend = np.square(np.diff(x, 2, axis=1)).mean((1, 2))
+    assert decision.verdict.best == bend.argmin()
+
+
+def test_the_recipe_for_a_suite_runs_episodes(tmp_path: Path) -> None:
+    """Its expert, through the pipeline, the schedule and safety, as `vla eval` would run a policy."""
+    from vla import registry
+    from vla.pipeline import FirstCandidate, Pipeline
+    from vla_sim.rollout import run_episodes
+
+    suite = registry._from_file(written(tmp_path, "suite")).ReachSuite()
+    envs: list[Any] = []
+
+    class Expert:
+        spec = dataclasses.replace(suite.spec, chunk_size=1)
+
+        def encode(self, observations: Any) -> Any:
+            return np.stack([env.expert() for env in envs])
+
+        def propose(self, memory: Any, noise: Any) -> Any:
+            return np.broadcast_to(memory[:, None, None], noise.shape).copy(), None
+
+    def before_decide(live: list[Any]) -> None:
+        envs[:] = live
+
+    pipeline = Pipeline(Expert(), FirstCandidate())
+    rows = run_episodes(pipeline, suite, range(6), n_action_steps=1, before_decide=before_decide)
+    assert [row.success for row in rows] == [True] * 6
+    env = suite.make()
+    env.reset(0)
+    assert env.observe().images["top"].max() == 250
+    assert suite.other_instruction("red", 0) == "go to blue"
+
+
+@pytest.mark.parametrize("line", commands(PAGES))
+def test_every_command_shown_has_its_verb_and_options(line: str) -> None:
+    _, verb, *rest = line.split()
+    if verb in ("--help", "VERB"):
+        return
+    assert verb in cli.verbs()
+    args = importlib.import_module(f"vla.verbs.{verb.replace('-', '_')}").Args
+    options = {f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(args)}
+    assert {word for word in rest if word.startswith("--")} <= {*options, "--help"}
+
+
+@pytest.mark.parametrize("line", [c for c in commands(PAGES[:1]) if " --out " in c])
+def test_the_steps_in_readme_parse(line: str) -> None:
+    import tyro
+
+    _, verb, *args = shlex.split(line)
+    tyro.cli(importlib.import_module(f"vla.verbs.{verb.replace('-', '_')}").Args, args=args)
+
+
+def test_json_in_the_docs_is_json() -> None:
+    shown = [code for page in PAGES for code in re.findall(r"'(\{[^']*\})'", page.read_text())]
+    assert shown
+    assert all(isinstance(json.loads(code), dict) for code in shown)
