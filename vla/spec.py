@@ -39,6 +39,8 @@ class Dim:
     high: float
     max_rate: float | None = None
     """Largest change per second [unit/s] that safety lets through; None for deltas, bounded by low and high."""
+    moves: str | None = None
+    """For a delta: the state dimension it moves. Safety keeps that one within its limits."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,12 @@ class Spec:
                 raise BadConfig(f"spec dimension {dim.name!r}: limits [{dim.low}, {dim.high}] are not an interval")
             if dim.kind not in get_args(Kind):
                 raise BadConfig(f"spec dimension {dim.name!r}: kind {dim.kind!r} is none of {get_args(Kind)}")
+        states = {d.name for d in self.state}
+        for dim in self.action:
+            if dim.moves is not None and (dim.kind != "delta" or dim.moves not in states):
+                raise BadConfig(
+                    f"spec.action {dim.name!r} moves {dim.moves!r}: it must be a delta of a state dimension"
+                )
         if not (math.isfinite(self.control_rate_hz) and self.control_rate_hz > 0):
             raise BadConfig(f"spec.control_rate_hz must be positive, got {self.control_rate_hz}")
         if self.chunk_size is not None and self.chunk_size < 1:

@@ -44,7 +44,7 @@ def _spec() -> Spec:
     ]
     lag = [Dim(f"lag_{axis}", "m", "absolute", base, -0.15, 0.15) for axis in "xyz"]
     widths = [Dim(name, "m", "absolute", "gripper", -0.005, 0.085) for name in ("width", "commanded_width")]
-    moves = [Dim(f"d{axis}", "m", "delta", base, -STEP_M, STEP_M) for axis in "xyz"]
+    moves = [Dim(f"d{axis}", "m", "delta", base, -STEP_M, STEP_M, moves=f"tool_{axis}") for axis in "xyz"]
     return Spec(
         robot="panda_tabletop",
         state=(*measured, *lag, *widths),
