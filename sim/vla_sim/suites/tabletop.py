@@ -27,6 +27,8 @@ CONTROL_RATE_HZ = 10.0
 
 _LOW, _HIGH = np.array([0.30, -0.30, 0.012]), np.array([0.72, 0.30, 0.35])
 """Where the tool may be commanded to."""
+_MARGIN_M = 0.05
+"""How far beyond that the spec lets the measured position be: one step, and what inertia and contact add."""
 _START_LOW, _START_HIGH = np.array([0.40, -0.08, 0.17]), np.array([0.50, 0.08, 0.23])
 """Where it is when an episode begins."""
 _LEASH_M = 0.1
@@ -39,7 +41,7 @@ _STATE = int(mujoco.mjtState.mjSTATE_INTEGRATION)
 def _spec() -> Spec:
     base = "base"
     measured = [
-        Dim(f"tool_{axis}", "m", "absolute", base, float(low) - 0.1, float(high) + 0.1)
+        Dim(f"tool_{axis}", "m", "absolute", base, float(low) - _MARGIN_M, float(high) + _MARGIN_M)
         for axis, low, high in zip("xyz", _LOW, _HIGH, strict=True)
     ]
     lag = [Dim(f"lag_{axis}", "m", "absolute", base, -0.15, 0.15) for axis in "xyz"]

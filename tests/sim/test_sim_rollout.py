@@ -1,0 +1,175 @@
+"""The closed loop, driven by a policy that asks the expert: whole pipeline, schedule and safety in between."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+
+from vla.errors import BadConfig, SpecMismatch
+from vla.pipeline import FirstCandidate, Pipeline
+from vla.spec import Spec
+from vla.types import Decision, Floats, Observation, Verdict
+from vla_sim.env import Env
+from vla_sim.rollout import run_episodes
+from vla_sim.suites.tabletop import TabletopSuite
+from vla_sim.video import Recorder, save_video
+
+SUITE = TabletopSuite()
+
+
+class Oracle:
+    """Proposes what the expert would do now, as chunks of one action, plus noise."""
+
+    def __init__(self, spec: Spec = SUITE.spec, chunk_size: int = 1, noise: float = 0.0) -> None:
+        self.spec = replace(spec, chunk_size=chunk_size)
+        self.noise = noise
+        self.envs: list[Env] = []
+        self.batches: list[int] = []
+
+    def look(self, envs: list[Env]) -> None:
+        self.envs = envs
+
+    def encode(self, observations: Sequence[Observation]) -> Floats:
+        assert [o.instruction for o in observations] == [env.instruction for env in self.envs]
+        self.batches.append(len(observations))
+        return np.stack([env.expert() for env in self.envs])
+
+    def propose(self, memory: Floats, noise: Floats) -> tuple[Floats, None]:
+        chunks = np.broadcast_to(memory[:, None, None], noise.shape) + self.noise * noise
+        return np.clip(chunks, self.spec.action_low, self.spec.action_high).astype(np.float32), None
+
+
+@dataclass
+class RefuseFirst:
+    """Refuses every odd decision."""
+
+    calls: int = 0
+
+    def verify(self, observations: Sequence[Observation], memory: Any, actions: Floats) -> list[Verdict]:
+        self.calls += 1
+        best = None if self.calls % 2 else 0
+        return [Verdict(np.zeros(actions.shape[1], np.float32), best, "odd") for _ in observations]
+
+
+def test_the_expert_succeeds_through_the_whole_loop_and_batches_stay_full() -> None:
+    oracle = Oracle()
+    rows = run_episodes(
+        Pipeline(oracle, FirstCandidate()), SUITE, range(60, 72), n_action_steps=1, batch=4, before_decide=oracle.look
+    )
+    assert [row.seed for row in rows] == list(range(60, 72))
+    assert all(row.success and row.failure == "" for row in rows)
+    assert all(row.decisions == row.steps and row.holds == 0 for row in rows)
+    assert {row.skill for row in rows} == set(SUITE.skills)
+    full = oracle.batches.count(4)
+    assert full > 0.6 * len(oracle.batches), "a finished episode is replaced by the next one"
+
+
+def test_an_episode_does_not_depend_on_what_it_is_batched_with() -> None:
+    def run(seeds: list[int], batch: int) -> list[tuple[int, int, bool]]:
+        oracle = Oracle(noise=0.01)
+        pipeline = Pipeline(oracle, FirstCandidate(), n_candidates=2)
+        rows = run_episodes(pipeline, SUITE, seeds, n_action_steps=1, batch=batch, before_decide=oracle.look)
+        return [(row.seed, row.steps, row.success) for row in rows]
+
+    assert run([80, 81, 82, 83], 4) == run([83, 81, 82, 80], 1)[::-1][:1] + run([81, 82, 83], 2)
+
+
+def test_a_refusal_holds_for_as_long_as_a_chunk_would_run() -> None:
+    oracle = Oracle(chunk_size=4)
+    moved: dict[int, list[float]] = {}
+
+    def watch(index: int, env: Env) -> None:
+        moved.setdefault(env.steps, []).extend(env.observe().state[:3])
+
+    rows = run_episodes(
+        Pipeline(oracle, RefuseFirst()),
+        SUITE,
+        [90],
+        n_action_steps=2,
+        tasks=["pick_red"],
+        before_decide=oracle.look,
+        on_step=watch,
+    )
+    assert rows[0].holds == (rows[0].decisions + 1) // 2
+    np.testing.assert_allclose(moved[1], moved[0], atol=2e-3)
+    np.testing.assert_allclose(moved[2], moved[0], atol=2e-3)
+    assert np.abs(np.subtract(moved[4], moved[2])).max() > 0.01
+
+
+def test_a_swapped_instruction_is_heard_by_the_policy_and_the_goal_stays() -> None:
+    oracle = Oracle()
+    heard: dict[int, str] = {}
+
+    def listen(index: int, env: Env, decision: Decision) -> None:
+        heard[index] = decision.observation.instruction
+
+    seeds = [70, 71, 72]
+    pipeline = Pipeline(oracle, FirstCandidate())
+    swapped = run_episodes(
+        pipeline,
+        SUITE,
+        seeds,
+        n_action_steps=1,
+        swap_instruction=True,
+        before_decide=oracle.look,
+        on_decision=listen,
+    )
+    for index, (seed, row) in enumerate(zip(seeds, swapped, strict=True)):
+        env = SUITE.make()
+        env.reset(seed)
+        assert row.task == env.task
+        assert row.instruction == heard[index] == SUITE.other_instruction(env.task, seed)
+
+
+def test_branches_may_be_tried_inside_a_decision() -> None:
+    """Trying out candidates from a snapshot, and going back, leaves the episode as it would have been."""
+    oracle = Oracle(noise=0.01)
+    pipeline = Pipeline(oracle, FirstCandidate(), n_candidates=3)
+
+    def branch(index: int, env: Env, decision: Decision) -> None:
+        from vla.types import Command, Mode
+
+        saved = env.snapshot()
+        for chunk in decision.candidates.actions:
+            env.step(Command(chunk[0], 0, 0, Mode.TRACK))
+            env.restore(saved)
+
+    seeds = [100, 101, 102]
+    plain = run_episodes(pipeline, SUITE, seeds, n_action_steps=1, before_decide=oracle.look)
+    branched = run_episodes(pipeline, SUITE, seeds, n_action_steps=1, before_decide=oracle.look, on_decision=branch)
+    assert plain == branched
+
+
+def test_another_robots_policy_and_a_chunk_too_short_are_refused_before_the_first_step() -> None:
+    other = Oracle(replace(SUITE.spec, control_rate_hz=20.0))
+    with pytest.raises(SpecMismatch, match="control_rate_hz"):
+        run_episodes(Pipeline(other, FirstCandidate()), SUITE, [0], n_action_steps=1)
+    with pytest.raises(BadConfig, match="n_action_steps"):
+        run_episodes(Pipeline(Oracle(), FirstCandidate()), SUITE, [0], n_action_steps=2)
+    assert other.batches == []
+
+
+def test_a_film_shows_every_moment_of_the_chosen_episode(tmp_path: Any) -> None:
+    oracle = Oracle()
+    recorder = Recorder([1], "agent", size=96, stage=SUITE.stage())
+    rows = run_episodes(
+        Pipeline(oracle, FirstCandidate()),
+        SUITE,
+        [60, 61],
+        n_action_steps=1,
+        before_decide=oracle.look,
+        on_step=recorder.frame,
+        on_end=recorder.frame,
+    )
+    frames = recorder.frames[1]
+    assert len(frames) == rows[1].steps + 1
+    save_video(tmp_path / "film" / "a.mp4", frames, 10)
+    with av.open(str(tmp_path / "film" / "a.mp4")) as film:
+        shown = [frame.to_ndarray(format="rgb24") for frame in film.decode(video=0)]
+    assert len(shown) == len(frames) + 5
+    assert np.abs(shown[0].astype(int) - frames[0]).mean() < 6
