@@ -40,6 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1 if isinstance(error, Missing) else 2
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # `vla list | head`: whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at exit
+        return 0
 
 
 def verbs() -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +26,7 @@ class Comparison:
 
 
 def rates(run: Run) -> dict[str, Rate]:
-    """Success in all and per skill, in the order skills are first met.
+    """Success in all, then per skill in alphabetical order.
 
     Raises:
         BadDataset: a row has no seed or success.
@@ -35,7 +36,7 @@ def rates(run: Run) -> dict[str, Rate]:
         groups[ALL].append(bool(row["success"]))
         if "skill" in row:
             groups.setdefault(row["skill"], []).append(bool(row["success"]))
-    return {group: wilson(sum(outcomes), len(outcomes)) for group, outcomes in groups.items()}
+    return {group: wilson(sum(groups[group]), len(groups[group])) for group in _ordered(groups)}
 
 
 def compare(a: Run, b: Run) -> dict[str, Comparison]:
@@ -51,7 +52,7 @@ def compare(a: Run, b: Run) -> dict[str, Comparison]:
     for seed, row in rows_a.items():
         if "skill" in row:
             groups.setdefault(row["skill"], []).append(seed)
-    return {group: _compare(_outcomes(rows_a, seeds), _outcomes(rows_b, seeds)) for group, seeds in groups.items()}
+    return {g: _compare(_outcomes(rows_a, groups[g]), _outcomes(rows_b, groups[g])) for g in _ordered(groups)}
 
 
 def by_seed(run: Run) -> dict[int, dict[str, Any]]:
@@ -89,6 +90,10 @@ def _require_same_episodes(a: Run, b: Run, rows_a: dict[int, Any], rows_b: dict[
                 f"seed {seed} was task {row.get('task')!r} in {a.path} and {rows_b[seed].get('task')!r} in {b.path}: "
                 "were they run on different versions of the suite?"
             )
+
+
+def _ordered(groups: Iterable[str]) -> list[str]:
+    return [ALL, *sorted(group for group in groups if group != ALL)]
 
 
 def _outcomes(rows: dict[int, dict[str, Any]], seeds: list[int]) -> Outcomes:

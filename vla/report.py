@@ -95,7 +95,7 @@ def write(out: Path, runs: list[Path], title: str, summary: Mapping[str, Any] | 
         raise BadConfig(f"nothing to report in {', '.join(map(str, runs)) or 'no folder'}: no {', '.join(EVIDENCE)}")
     names = dict(zip(found, _short_names(found), strict=True))
     arms = list(_arms(names))
-    skills = list(dict.fromkeys(skill for arm in arms for skill in arm.rates if skill != ALL))
+    skills = sorted({skill for arm in arms for skill in arm.rates if skill != ALL})
     curves = {name: curve for run, name in names.items() if (curve := _oracle_error(run / "oracle_error.json"))}
     logs = {name: log for run, name in names.items() if (log := _log(run / "log.jsonl"))}
     environment = jinja2.Environment(

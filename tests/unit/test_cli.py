@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -93,6 +94,23 @@ def test_every_verb_explains_itself(verb: str, capsys: pytest.CaptureFixture[str
     with pytest.raises(SystemExit, match="0"):
         cli.main([verb, "--help"])
     assert f"vla {verb}" in capsys.readouterr().out
+
+
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    code = "import sys, vla.cli; print('first', flush=True); input(); sys.exit(vla.cli.main(['list']))"
+    child = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    assert child.stdin is not None
+    assert child.stdout is not None
+    assert child.stdout.readline() == b"first\n"
+    child.stdout.close()
+    _, errors = child.communicate(b"\n", timeout=60)
+    assert (child.returncode, errors) == (0, b"")
 
 
 def test_help_imports_nothing_heavy() -> None:
