@@ -94,7 +94,7 @@ class _Camera(nn.Module):
         self.temperature = nn.Parameter(torch.zeros(()))
 
     def forward(self, image: Tensor, text: Tensor) -> Tensor:
-        x = image.to(torch.float32).permute(0, 3, 1, 2) / 127.5 - 1  # cast first: TensorRT takes uint8 into nothing else
+        x = image.to(torch.float32).permute(0, 3, 1, 2) / 127.5 - 1  # TensorRT takes uint8 into a cast only
         x = x.contiguous(memory_format=torch.channels_last)
         x = F.relu(self.stem(x))
         x = F.relu(_film(self.down(x), self.film_down(text)))

@@ -1,0 +1,36 @@
+"""ONNX Runtime on the CPU: the default engine, and the one every robot has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import onnxruntime as ort
+
+from vla.errors import BadBundle
+from vla_deploy.engines import Array, contiguous
+
+
+class Engine:
+    """An inference session of one thread.
+
+    One thread is a choice: for networks this small a second one gains a third on an idle machine, and on a busy one the
+    spinning pair waits for each other ten times as long (docs/benchmarks.md).
+    """
+
+    def __init__(self, graph: bytes, name: str) -> None:
+        options = ort.SessionOptions()
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        try:
+            self._session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime's own exceptions share no base class
+            raise BadBundle(f"ONNX Runtime cannot load {name}: {error}") from error
+        self.inputs = tuple(i.name for i in self._session.get_inputs())
+        self.outputs = tuple(o.name for o in self._session.get_outputs())
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Compute every output."""
+        found = self._session.run(self.outputs, contiguous(inputs, self.inputs))
+        return dict(zip(self.outputs, found, strict=True))
