@@ -50,8 +50,8 @@ def measure(state: Floats, action: Floats, dims: tuple[tuple[Dim, ...], tuple[Di
     for values, group in zip((state, action), dims, strict=True):
         if len(values) == 0:
             raise BadDataset("no frames to measure statistics on; collect demonstrations first")
-        finite = np.isfinite(values).all(axis=0).tolist()
-        if not all(finite):
+        finite = np.atleast_1d(np.isfinite(values).all(axis=0))
+        if not finite.all():
             raise BadDataset(f"{[d.name for d, f in zip(group, finite, strict=True) if not f]} holds NaN or infinity")
         if method == "quantile":
             low, high = np.quantile(values, [0.01, 0.99], axis=0)

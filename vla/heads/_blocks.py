@@ -18,7 +18,8 @@ class Pool(nn.Module):
 
     def forward(self, memory: Memory) -> Tensor:
         """Pool over the real tokens."""
-        logits = self.weight(memory.tokens)[..., 0].masked_fill(~memory.mask, -1e9)
+        weight: Tensor = self.weight(memory.tokens)
+        logits = weight[..., 0].masked_fill(~memory.mask, -1e9)
         return (logits.softmax(-1)[..., None] * memory.tokens).sum(1)
 
 
@@ -35,7 +36,8 @@ class ModulatedBlock(nn.Module):
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """x (B, N, hidden); condition (B, 1 or N, condition): shared by all candidates when it is the same for all."""
         scale, shift, gate = self.modulation(condition).chunk(3, dim=-1)
-        return x + gate * self.down(F.gelu(self.up(self.norm(x) * (1 + scale) + shift)))
+        step: Tensor = gate * self.down(F.gelu(self.up(self.norm(x) * (1 + scale) + shift)))
+        return x + step
 
 
 class ChunkDenoiser(nn.Module):
@@ -44,6 +46,8 @@ class ChunkDenoiser(nn.Module):
     The condition is computed once for (observation, noise level), never once a candidate: sampling K chunks costs K
     passes through `up` and `down` only. That is what keeps verified sampling within 2x of a single sample.
     """
+
+    frequencies: Tensor
 
     def __init__(self, width: int, chunk_size: int, action_dim: int, hidden: int, depth: int) -> None:
         super().__init__()
@@ -62,8 +66,8 @@ class ChunkDenoiser(nn.Module):
         h = self.enter(x.flatten(2))
         for block in self.blocks:
             h = block(h, condition)
-        out: Tensor = self.leave(h)
-        return out.unflatten(2, x.shape[2:])
+        out: Tensor = self.leave(h).unflatten(2, x.shape[2:])
+        return out
 
 
 def masked_mean(error: Tensor, is_pad: Tensor) -> Tensor:
