@@ -33,9 +33,12 @@ def test_the_cache_changes_nothing() -> None:
     made = head()
     memory, noise = inputs(candidates=1)
     tokens = made.tokens(made.sample(memory, noise)[:, 0])
-    cache, mask = made._begin(memory, 1)
+    cache, bias = made._begin(memory, 1)
     before = torch.cat([torch.full((3, 1), 32), tokens[:, :-1]], 1)
-    steps = [made._decode(before[:, i : i + 1], made.position[i : i + 1], cache, mask) for i in range(H * A)]
+    steps = []
+    for i in range(H * A):
+        bias = torch.cat([bias, torch.zeros(3, 1, 1, 1)], -1)
+        steps.append(made._decode(before[:, i : i + 1], range(i, i + 1), cache, bias))
     torch.testing.assert_close(torch.cat(steps, 1), made.logits(memory, tokens), atol=1e-4, rtol=0)
 
 

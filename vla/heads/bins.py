@@ -25,7 +25,9 @@ from vla.modules import Head as HeadProtocol
 from vla.modules import Memory
 
 Cache = list[tuple[Tensor, Tensor]]
-"""Keys and values (R, heads, length, width of a head) of each layer, for R = B * N sequences."""
+"""Keys and values of each layer, as `_KeysValues` makes them, for R = B * N sequences."""
+_NEVER = -1e9
+"""Added to the attention logits of what must not be seen."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class Head(HeadProtocol):
         self.shape = (chunk_size, action_dim)
         self.embed = nn.Embedding(config.bins + 1, config.hidden)  # the last one starts a sentence
         self.position = nn.Parameter(torch.randn(chunk_size * action_dim, config.hidden) * 0.02)
-        self.of_memory = nn.ModuleList(_OfMemory(config.hidden, config.n_heads, width) for _ in range(config.depth))
+        self.of_memory = nn.ModuleList(_KeysValues(width, config.hidden, config.n_heads) for _ in range(config.depth))
         self.layers = nn.ModuleList(_Layer(config.hidden, config.n_heads) for _ in range(config.depth))
         self.norm = nn.LayerNorm(config.hidden)
         self.leave = nn.Linear(config.hidden, config.bins)
@@ -74,11 +76,13 @@ class Head(HeadProtocol):
         candidates = noise.shape[1]
         uniform = (0.5 * (1 + torch.erf(noise / math.sqrt(2)))).flatten(2).flatten(0, 1)
         known = None if guide is None else self.tokens(guide).repeat_interleave(candidates, 0)
-        cache, mask = self._begin(memory, candidates)
+        cache, bias = self._begin(memory, candidates)
+        free = torch.zeros_like(bias[..., :1])
         token = torch.full_like(uniform[:, 0], self.config.bins, dtype=torch.int64)
         tokens = []
         for i in range(len(self.position)):
-            logits = self._decode(token[:, None], self.position[i : i + 1], cache, mask)[:, 0]
+            bias = torch.cat([bias, free], -1)
+            logits = self._decode(token[:, None], range(i, i + 1), cache, bias)[:, 0]
             token = self._draw(logits, uniform[:, i])
             if known is not None and i < known.shape[1]:
                 token = known[:, i]
@@ -98,26 +102,26 @@ class Head(HeadProtocol):
         """(B, T, bins): logits of each of T tokens (B, T) given those before it; all at once, no cache kept."""
         length = tokens.shape[1]
         start = torch.full_like(tokens[:, :1], self.config.bins)
-        cache, mask = self._begin(memory, 1)
-        causal = torch.ones(length, length, dtype=torch.bool, device=tokens.device).tril()
-        before = torch.cat([start, tokens[:, :-1]], 1)
-        return self._decode(before, self.position[:length], cache, mask.expand(-1, -1, length, -1), causal)
+        cache, bias = self._begin(memory, 1)
+        later = torch.ones(length, length, dtype=torch.bool, device=tokens.device).triu(1)
+        causal = torch.zeros(length, length, device=tokens.device).masked_fill(later, _NEVER)
+        bias = torch.cat([bias.expand(-1, -1, length, -1), causal.expand(len(tokens), 1, -1, -1)], -1)
+        return self._decode(torch.cat([start, tokens[:, :-1]], 1), range(length), cache, bias)
 
     def _begin(self, memory: Memory, candidates: int) -> tuple[Cache, Tensor]:
-        """The cache that holds the memory, computed once an observation, and its mask (B * N, 1, 1, S)."""
+        """The cache that holds the memory, computed once an observation, and its bias (B * N, 1, 1, S)."""
         cache = []
         for of_memory in self.of_memory:
-            keys, values = of_memory(memory.tokens)
+            keys, values = of_memory(memory.tokens, memory.tokens.shape[1])
             cache.append((_repeat(keys, candidates), _repeat(values, candidates)))
-        return cache, _repeat(memory.mask, candidates)[:, None, None]
+        bias = torch.zeros_like(memory.tokens[..., 0]).masked_fill(~memory.mask, _NEVER)
+        return cache, _repeat(bias, candidates)[:, None, None]
 
-    def _decode(
-        self, tokens: Tensor, position: Tensor, cache: Cache, mask: Tensor, causal: Tensor | None = None
-    ) -> Tensor:
-        """Logits (R, T, bins) after tokens (R, T), which are added to the cache."""
-        x = self.embed(tokens) + position
+    def _decode(self, tokens: Tensor, places: range, cache: Cache, bias: Tensor) -> Tensor:
+        """Logits (R, T, bins) at `places` after tokens (R, T), which join the cache; bias (R, 1, T, cached + T)."""
+        x = self.embed(tokens) + self.position[places.start : places.stop]
         for i, layer in enumerate(self.layers):
-            x, cache[i] = layer(x, cache[i], mask, causal)
+            x, cache[i] = layer(x, len(places), cache[i], bias)
         logits: Tensor = self.leave(self.norm(x))
         return logits
 
@@ -129,52 +133,51 @@ class Head(HeadProtocol):
         return (below < uniform[:, None]).to(torch.int64).sum(-1).clamp(max=self.config.bins - 1)
 
 
-class _OfMemory(nn.Module):
-    """Memory tokens (B, S, D) -> one layer's keys and values (B, heads, S, width of a head)."""
+class _KeysValues(nn.Module):
+    """Tokens (R, T, width) -> keys (R, heads, width of a head, T) and values (R, heads, T, width of a head)."""
 
-    def __init__(self, hidden: int, n_heads: int, width: int) -> None:
+    def __init__(self, width: int, hidden: int, n_heads: int) -> None:
         super().__init__()
-        self.n_heads = n_heads
         self.norm = nn.LayerNorm(width)
-        self.key_value = nn.Linear(width, 2 * hidden)
+        self.key = nn.Linear(width, hidden)
+        self.value = nn.Linear(width, hidden)
+        self.split = (n_heads, hidden // n_heads)
 
-    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        keys, values = self.key_value(self.norm(tokens)).chunk(2, -1)
-        return _split(keys, self.n_heads), _split(values, self.n_heads)
+    def forward(self, tokens: Tensor, length: int) -> tuple[Tensor, Tensor]:
+        """`length` is T: a plain number exports as a constant, a shape as five nodes, at each of H * A steps."""
+        x = self.norm(tokens)
+        keys = self.key(x).reshape(-1, length, *self.split).permute(0, 2, 3, 1)
+        values = self.value(x).reshape(-1, length, *self.split).transpose(1, 2)
+        return keys, values
 
 
 class _Layer(nn.Module):
-    """Pre-norm transformer layer; a token attends the memory and the tokens up to itself, in one softmax."""
+    """Pre-norm transformer layer; a token attends the memory and the tokens up to itself, in one softmax.
+
+    Written out, because the fused attention exports as three times as many nodes.
+    """
 
     def __init__(self, hidden: int, n_heads: int) -> None:
         super().__init__()
-        self.n_heads = n_heads
-        self.norm_attend = nn.LayerNorm(hidden)
-        self.query = nn.Linear(hidden, hidden)
-        self.key_value = nn.Linear(hidden, 2 * hidden)
+        self.of_tokens = _KeysValues(hidden, hidden, n_heads)
+        self.query = nn.Sequential(nn.LayerNorm(hidden), nn.Linear(hidden, hidden))
         self.merge = nn.Linear(hidden, hidden)
-        self.norm_mlp = nn.LayerNorm(hidden)
-        self.mlp = nn.Sequential(nn.Linear(hidden, 4 * hidden), nn.GELU(), nn.Linear(4 * hidden, hidden))
+        self.mlp = nn.Sequential(
+            nn.LayerNorm(hidden), nn.Linear(hidden, 4 * hidden), nn.GELU(), nn.Linear(4 * hidden, hidden)
+        )
 
     def forward(
-        self, x: Tensor, past: tuple[Tensor, Tensor], mask: Tensor, causal: Tensor | None
+        self, x: Tensor, length: int, past: tuple[Tensor, Tensor], bias: Tensor
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """x (R, T, hidden); mask (R, 1, 1 or T, S) of the memory; causal (T, T) when T > 1."""
-        h = self.norm_attend(x)
-        own_keys, own_values = (_split(own, self.n_heads) for own in self.key_value(h).chunk(2, -1))
-        keys = torch.cat([past[0], own_keys], 2)
-        values = torch.cat([past[1], own_values], 2)
-        tokens = causal if causal is not None else mask.new_ones(1, keys.shape[2] - mask.shape[3])
-        seen = torch.cat([mask, tokens.expand(*mask.shape[:3], -1)], -1)
-        mixed = F.scaled_dot_product_attention(_split(self.query(h), self.n_heads), keys, values, seen)
-        x = x + self.merge(mixed.transpose(1, 2).flatten(2))
-        return x + self.mlp(self.norm_mlp(x)), (keys, values)
-
-
-def _split(x: Tensor, n_heads: int) -> Tensor:
-    """(R, T, hidden) -> (R, heads, T, width of a head)."""
-    split: Tensor = x.unflatten(2, (n_heads, -1))
-    return split.transpose(1, 2)
+        """x (R, T, hidden), `length` is T; bias (R, 1, T, cached + T) added to the attention logits."""
+        keys, values = self.of_tokens(x, length)
+        keys = torch.cat([past[0], keys], 3)
+        values = torch.cat([past[1], values], 2)
+        n_heads, width = self.of_tokens.split
+        query = self.query(x).reshape(-1, length, n_heads, width).transpose(1, 2) * width**-0.5
+        mixed = (query @ keys + bias).softmax(-1) @ values
+        x = x + self.merge(mixed.transpose(1, 2).reshape(-1, length, n_heads * width))
+        return x + self.mlp(x), (keys, values)
 
 
 def _repeat(x: Tensor, times: int) -> Tensor:
