@@ -21,7 +21,7 @@ demo: .venv/.ready
 
 test: lint
 	@echo "pytest"
-	OMP_NUM_THREADS=1 $(BIN)/pytest
+	$(BIN)/pytest
 
 lint: .venv/.ready
 	@echo "ruff";         $(BIN)/ruff check

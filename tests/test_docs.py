@@ -70,8 +70,8 @@ def test_readmes_snippet_runs(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def recipes() -> dict[str, str]:
-    head, verifier, suite, *_ = blocks(ROOT / "docs" / "adding.md", "python")
-    return {"head": head, "verifier": verifier, "suite": suite}
+    found = blocks(ROOT / "docs" / "adding.md", "python")
+    return dict(zip(("head", "verifier", "suite", "engine"), found, strict=True))
 
 
 def written(tmp_path: Path, recipe: str) -> Path:
@@ -147,6 +147,28 @@ def test_the_recipe_for_a_suite_runs_episodes(tmp_path: Path) -> None:
     env.reset(0)
     assert env.observe().images["top"].max() == 250
     assert suite.other_instruction("red", 0) == "go to blue"
+
+
+def test_the_recipe_for_an_engine_computes_a_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import onnx
+    from onnx import TensorProto, helper
+
+    from vla.errors import BadBundle
+    from vla_deploy import engines
+
+    written(tmp_path, "engine")
+    monkeypatch.setattr(engines, "__path__", [*engines.__path__, str(tmp_path)])
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["B", 2]) for name in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Add", ["x", "x"], ["y"])], "double", values[:1], values[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    onnx.checker.check_model(model)
+    x = np.arange(6, dtype=np.float32).reshape(3, 2)
+    for name in ("engine", "onnxruntime"):
+        opened = engines.open_engine(name, model.SerializeToString(), "double.onnx")
+        assert (opened.inputs, opened.outputs) == (("x",), ("y",))
+        np.testing.assert_array_equal(opened.run({"x": x, "unused": x})["y"], 2 * x)
+        with pytest.raises(BadBundle, match=r"double\.onnx"):
+            engines.open_engine(name, b"garbage", "double.onnx")
 
 
 @pytest.mark.parametrize("line", commands(PAGES))
