@@ -86,6 +86,8 @@ class Suite(Protocol):
     """Task ids."""
     instructions: Sequence[str]
     """Every sentence it can say; vocabularies are built from them."""
+    film_camera: str
+    """From where people like to watch; need not be one of the policy's."""
 
     def make(self) -> Env:
         """A new environment; call `reset` before anything else."""

@@ -84,7 +84,7 @@ def evaluate(
 def film(config: EvalConfig, n: int, folder: Path) -> list[EpisodeRow]:
     """Run the first n episodes once more, and write one video each; its name says how it ended."""
     suite: Suite = registry.suite(config.suite)()
-    recorder = Recorder(range(n), suite.spec.cameras[0].name, stage=suite.stage())
+    recorder = Recorder(range(n), suite.film_camera, size=320, stage=suite.stage())
     pipeline = open_pipeline(config.policy, config.verifier, config.n_candidates, config.noise_scale)
     rows = run_episodes(
         pipeline,

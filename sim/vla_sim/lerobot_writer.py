@@ -1,7 +1,7 @@
 """Writes a LeRobotDataset v3 in shards, each of which is on disk entirely or not at all.
 
 LeRobot's own writer (0.6.1) takes 174 ms an episode of ours, rewrites a growing video for each, and leaves an
-unreadable parquet file behind when it is killed; this one takes 9 ms. A shard is one parquet file and one video a
+unreadable parquet file behind when it is killed; this one takes 10 ms. A shard is one parquet file and one video a
 camera, written aside and moved into place; `meta/info.json` is written last and decides how many episodes there are.
 Videos are lossless RGB: at 64 px the usual chroma subsampling is off by up to 100 levels at a cube's edge.
 """

@@ -1,4 +1,4 @@
-"""The Panda arm: where its files are, how a tool position becomes joint angles, and its meshes for videos."""
+"""The Panda arm: where its files are, how a tool position becomes joint angles, and what it wears in videos."""
 
 from __future__ import annotations
 
@@ -81,6 +81,19 @@ def with_meshes(scene: Any) -> None:
     _add_mesh(scene, "hand", gripper / "hand_vis.stl", (1, 1, 1, 1))
     _add_mesh(scene, "finger1", gripper / "finger_vis.stl", (0.5, 0.5, 0.5, 1))
     _add_mesh(scene, "finger2", gripper / "finger_vis.stl", (0.5, 0.5, 0.5, 1), quat=(0, 0, 0, 1))
+
+
+def with_sky(scene: Any) -> None:
+    """Give an `MjSpec` a pale background instead of black."""
+    scene.add_texture(
+        name="sky",
+        type=mujoco.mjtTexture.mjTEXTURE_SKYBOX,
+        builtin=mujoco.mjtBuiltin.mjBUILTIN_GRADIENT,
+        rgb1=(0.85, 0.89, 0.94),
+        rgb2=(0.62, 0.67, 0.74),
+        width=64,
+        height=384,
+    )
 
 
 def _add_mesh(scene: Any, body: str, path: Path, rgba: Any, quat: Any = (1, 0, 0, 0)) -> None:

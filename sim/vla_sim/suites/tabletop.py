@@ -16,7 +16,7 @@ import numpy.typing as npt
 from vla.errors import BadConfig, UnknownName
 from vla.spec import Camera, Dim, Spec
 from vla.types import Command, Floats, Image, Mode, Observation
-from vla_sim.panda import ASSETS, HOME, N_JOINTS, Doubles, ToolIK, with_meshes
+from vla_sim.panda import ASSETS, HOME, N_JOINTS, Doubles, ToolIK, with_meshes, with_sky
 from vla_sim.rendering import mujoco, render
 from vla_sim.tabletop_expert import OPEN_WIDTH_M, STEP_M, expert_action
 from vla_sim.tabletop_features import privileged_features
@@ -216,7 +216,7 @@ class TabletopEnv:
         self._episode = replace(self._episode, instruction=instruction)
 
     def render(self, camera: str, height: int, width: int) -> Image:
-        """One image from "agent" or "wrist"."""
+        """One image from "agent", "wrist" or "film"."""
         return render(self._model, self._data, camera, height, width)
 
     def _check(self, action: Floats) -> tuple[Doubles, float]:
@@ -247,6 +247,7 @@ class TabletopSuite:
     """Every task of the tabletop."""
 
     name = "tabletop"
+    film_camera = "film"
 
     def __init__(self, visual: Literal["primitive", "mesh"] = "primitive") -> None:
         """`visual="mesh"` draws the true Panda, many times slower; the physics is the same."""
@@ -277,4 +278,5 @@ def _model(visual: str) -> Any:
     scene = mujoco.MjSpec.from_file(str(ASSETS / "tabletop.xml"))
     if visual == "mesh":
         with_meshes(scene)
+        with_sky(scene)
     return scene.compile()
