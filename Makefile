@@ -11,13 +11,14 @@ SHELL := bash
 MAKEFLAGS += --no-print-directory
 export UV_PYTHON_DOWNLOADS := never
 
+BEGAN := $(shell date +%s)
 DEBIAN := libegl1 libgl1 libgl1-mesa-dri
 BIN := .venv/bin
 
 .PHONY: demo test lint setup lock clean
 
 demo: .venv/.ready
-	@$(BIN)/vla demo
+	@$(BIN)/vla demo --setup-seconds $$(($$(date +%s) - $(BEGAN)))
 
 test: lint
 	@echo "pytest"

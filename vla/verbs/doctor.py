@@ -132,7 +132,7 @@ def rendering(chosen: str | None) -> Finding:
     """Draw one image with each GL backend until one works; with the one in MUJOCO_GL alone when that is set."""
     errors = []
     for backend in [chosen] if chosen else ["egl", "osmesa"]:
-        ok, said = _python(_RENDER, {"MUJOCO_GL": backend})
+        ok, said = _python(_RENDER, {**os.environ, "MUJOCO_GL": backend})
         if ok and backend in (chosen, "egl"):
             return Finding("rendering", "ok", f"MuJoCo {said} draws with {backend}")
         if ok:
@@ -169,10 +169,12 @@ def ros(environment: Mapping[str, str], prefix: str) -> Finding:
             f"{sourced[0]} is sourced, and this environment has ROS 2 of its own",
             "start a shell that sources no ROS; or uv pip uninstall the ros-* wheels to use the system's",
         )
+    from vla_ros.env import child_environment
+
     ok, said = _python(
-        "import os; os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'OFF'\n"
         "import rclpy; rclpy.init(); rclpy.create_node('doctor').destroy_node(); rclpy.shutdown()\n"
-        "print(rclpy.get_rmw_implementation_identifier())"
+        "print(rclpy.get_rmw_implementation_identifier())",
+        {**child_environment(0, environment), "ROS_AUTOMATIC_DISCOVERY_RANGE": "OFF"},
     )
     if not ok:
         return Finding(
@@ -242,7 +244,7 @@ def owners(folder: str) -> list[str]:
     )
 
 
-def _python(code: str, environment: Mapping[str, str] | None = None) -> tuple[bool, str]:
+def _python(code: str, environment: Mapping[str, str] = os.environ) -> tuple[bool, str]:
     """Run code in a process of its own, where a library that crashes does no harm; what it printed or its last error.
 
     PyOpenGL complains at exit after all went well, so what counts is that the code got to its last line, a print.
@@ -250,7 +252,7 @@ def _python(code: str, environment: Mapping[str, str] | None = None) -> tuple[bo
     try:
         done = subprocess.run(
             [sys.executable, "-c", code],
-            env={**os.environ, **(environment or {})},
+            env=environment,
             capture_output=True,
             text=True,
             timeout=60,
