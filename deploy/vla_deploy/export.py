@@ -1,160 +1,55 @@
-"""A torch policy and its verifier -> ONNX graphs, with the inputs and outputs that prove them.
-
-One graph each for encode, propose and verify: the boundary at which K candidates share one observation. Batch B and
-candidates N are free in all of them; weights stay float32.
-"""
+"""A checkpoint folder -> a bundle folder."""
 
 from __future__ import annotations
 
-import tempfile
-import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
 from pathlib import Path
 
-import numpy as np
-import onnx
-import torch
-from torch import Tensor, nn
-
-from vla import stacking
 from vla.errors import BadConfig
-from vla.modules import Batch, Memory, Verifier
-from vla.policy import PolicyNet
-from vla_deploy.bundle import GRAPH_OUTPUTS, Array
+from vla.modules import Verifier
+from vla.policy import TorchPolicy, load_policy
+from vla.runs import revision
+from vla_deploy import bundle, graphs
+from vla_deploy.bundle import Manifest
+from vla_deploy.card import card
 
-OPSET = 20
-"""Of ONNX: the first with Gelu as one node, and one that TensorRT 10 reads."""
-_FREE = {
-    "memory_tokens": {0: "B", 1: "S"},
-    "memory_mask": {0: "B", 1: "S"},
-    "noise": {0: "B", 1: "N"},
-    "actions": {0: "B", 1: "N"},
-    "scores": {0: "B", 1: "N"},
-    "p_success": {0: "B", 1: "N"},
-}
-"""Axes that are not fixed by the export; of any other name only the batch is free."""
+N_ACTION_STEPS = 4
+"""Executed of each chunk where no verifier was fitted for another number."""
 
 
-@dataclass(frozen=True, eq=False)
-class Exported:
-    """What goes into a bundle."""
-
-    graphs: dict[str, bytes]
-    golden: dict[str, Array]
-
-
-def export(net: PolicyNet, verifier: Verifier | None) -> Exported:
-    """Trace the graphs and record golden inputs and outputs.
-
-    The outputs are torch's own, so that a bundle which passes its check agrees with the checkpoint.
+def export(
+    checkpoint: Path, out: Path, verifier: str | None = None, n_candidates: int = 16, n_action_steps: int | None = None
+) -> TorchPolicy:
+    """Export a policy, with a verifier if one is named. Returns the checkpoint's policy, to compare the bundle with.
 
     Raises:
-        BadConfig: a part cannot be exported as an engine needs it.
+        BadCheckpoint: it cannot be loaded.
+        UnknownName: the verifier does not exist or was not fitted for this policy.
+        BadConfig: `n_action_steps` is not what the verifier was fitted for, or does not fit the chunk.
+        BadBundle: something that is no bundle is in the way.
     """
-    given = _golden_inputs(net)
-    observed = [*(f"image_{c.name}" for c in net.spec.cameras), "state", "tokens"]
-    arrays: dict[str, Tensor] = {name: torch.as_tensor(value) for name, value in given.items()}
-    graphs: dict[str, bytes] = {}
-
-    def add(name: str, module: nn.Module, inputs: Sequence[str]) -> None:
-        outputs, graphs[name] = _trace(name, module.eval(), {i: arrays[i] for i in inputs})
-        arrays.update(outputs)
-
-    add("encode", _Encode(net), observed)
-    add("propose", _Propose(net), ["memory_tokens", "memory_mask", "noise"])
-    if verifier is not None:
-        add("verify", _Verify(verifier), [*observed, "memory_tokens", "memory_mask", "actions"])
-    return Exported(graphs, {name: value.numpy() for name, value in arrays.items()})
-
-
-class _Encode(nn.Module):
-    def __init__(self, net: PolicyNet) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, *observed: Tensor) -> tuple[Tensor, ...]:
-        return tuple(self.net.encode(_batch(observed)))
+    policy = load_policy(str(checkpoint))
+    judge = None if verifier is None else policy.verifier(verifier).module
+    chunk_size = policy.net.config.chunk_size
+    steps = _steps(judge, n_action_steps, chunk_size)
+    if n_candidates < 1:
+        raise BadConfig(f"n_candidates must be at least 1, got {n_candidates}")
+    manifest = Manifest(verifier, n_candidates, steps, revision())
+    about = json.loads((checkpoint / "config.json").read_text())
+    fit = checkpoint / "verifiers" / f"{verifier}.json"
+    fitted = json.loads(fit.read_text())["fitted"] if fit.is_file() else None
+    exported = graphs.trace(policy.net, judge)
+    text = card(out.name, policy.spec, manifest, about, fitted)
+    bundle.write(out, manifest, policy.spec, policy.net.tokenizer, exported.graphs, exported.golden, text)
+    return policy
 
 
-class _Propose(nn.Module):
-    def __init__(self, net: PolicyNet) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, tokens: Tensor, mask: Tensor, noise: Tensor) -> tuple[Tensor, ...]:
-        return (self.net.propose(Memory(tokens, mask), noise),)
-
-
-class _Verify(nn.Module):
-    def __init__(self, verifier: Verifier) -> None:
-        super().__init__()
-        self.verifier = verifier
-
-    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        *observed, tokens, mask, actions = inputs
-        out = self.verifier.score(_batch(observed), Memory(tokens, mask), actions)
-        return (out.scores,) if out.p_success is None else (out.scores, out.p_success)
-
-
-def _batch(observed: Sequence[Tensor]) -> Batch:
-    *images, state, tokens = observed
-    return Batch(tuple(images), state, tokens)
-
-
-def _golden_inputs(net: PolicyNet) -> dict[str, Array]:
-    """Two random observations and three noise draws for each: small, and no size equals another."""
-    sentence = " ".join(net.tokenizer.words[: net.tokenizer.max_length])
-    observations = [net.spec.fake_observation(s, seed) for seed, s in enumerate((sentence, net.tokenizer.words[-1]))]
-    shape = (len(observations), 3, net.config.chunk_size, len(net.spec.action))
-    noise = np.random.default_rng(0).standard_normal(shape, np.float32)
-    return {**stacking.stack(net.spec, net.tokenizer, observations), "noise": noise}
-
-
-@torch.no_grad()
-def _trace(name: str, module: nn.Module, inputs: dict[str, Tensor]) -> tuple[dict[str, Tensor], bytes]:
-    """What the module computes, and the same as an ONNX graph.
-
-    The tracing exporter, because it is ready in a second where torch.export takes half a minute for eight unrolled
-    denoising steps; the graphs compute the same.
-    """
-    fast_path = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # a fused kernel that has no ONNX counterpart
-    try:
-        computed = module(*inputs.values())
-        outputs = dict(zip(GRAPH_OUTPUTS[name], computed, strict=False))
-        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a deprecation, and of sizes that are constants here on purpose
-            torch.onnx.export(
-                module,
-                tuple(inputs.values()),
-                Path(folder) / "graph.onnx",
-                dynamo=False,
-                opset_version=OPSET,
-                input_names=list(inputs),
-                output_names=list(outputs),
-                dynamic_axes={n: _FREE.get(n, {0: "B"}) for n in (*inputs, *outputs)},
-            )
-            model = onnx.load(Path(folder) / "graph.onnx")
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast_path)
-    return outputs, _finish(name, model)
-
-
-def _finish(name: str, model: onnx.ModelProto) -> bytes:
-    """Drop inputs the graph does not read, and refuse what engines cannot run."""
-    graph = model.graph
-    read = {i for node in graph.node for i in node.input}
-    kept = [i for i in graph.input if i.name in read]
-    del graph.input[:]
-    graph.input.extend(kept)
-    for image in (i.name for i in kept if i.type.tensor_type.elem_type == onnx.TensorProto.UINT8):
-        readers = {node.op_type for node in graph.node if image in node.input}
-        if readers != {"Cast"}:
-            raise BadConfig(
-                f"{name}: the first thing done to {image} (uint8) must be a cast, not {sorted(readers)}; TensorRT "
-                "takes nothing else. Write image.to(torch.float32) first in the backbone."
-            )
-    onnx.checker.check_model(model)
-    packed: bytes = model.SerializeToString()
-    return packed
+def _steps(judge: Verifier | None, asked: int | None, chunk_size: int) -> int:
+    """How many actions of a chunk to execute: what a verifier judged in training is what must be executed."""
+    fitted = getattr(getattr(judge, "config", None), "n_action_steps", None)
+    if asked is not None and fitted is not None and asked != fitted:
+        raise BadConfig(f"the verifier was fitted for {fitted} executed actions of a chunk, not {asked}; fit it again")
+    steps: int = asked if asked is not None else fitted or min(N_ACTION_STEPS, chunk_size)
+    if not 1 <= steps <= chunk_size:
+        raise BadConfig(f"n_action_steps must be between 1 and the policy's chunk_size {chunk_size}, got {steps}")
+    return steps
