@@ -25,7 +25,7 @@ test: lint
 	$(BIN)/pytest
 
 lint: .venv/.ready
-	@echo "ruff";         $(BIN)/ruff check
+	@echo "ruff";         $(BIN)/ruff check --no-cache  # its cache forgets that a file appeared elsewhere
 	echo "ruff format";   $(BIN)/ruff format --check
 	echo "mypy";          $(BIN)/mypy
 	echo "lint-imports";  $(BIN)/lint-imports

@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from vla.safety import SafetyFilter
-from vla.schedule import ChunkSchedule
 
 from vla.errors import BadConfig
 from vla.pipeline import Pipeline
+from vla.safety import SafetyFilter
+from vla.schedule import ChunkSchedule
 from vla.spec import require_match
 from vla.types import Decision
 from vla_sim.env import Env, Suite
