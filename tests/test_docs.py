@@ -180,6 +180,10 @@ def test_every_command_shown_has_its_verb_and_options(line: str) -> None:
     args = importlib.import_module(f"vla.verbs.{verb.replace('-', '_')}").Args
     options = {f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(args)}
     assert {word for word in rest if word.startswith("--")} <= {*options, "--help"}
+    if verb == "bench" and rest[0] != "NAME":
+        from vla.verbs import bench
+
+        assert rest[0] in bench.names()
 
 
 def test_the_steps_in_readme_parse() -> None:
