@@ -15,10 +15,9 @@ import numpy as np
 from vla import registry
 from vla.data.rollouts import Rollouts
 from vla.pipeline import FirstCandidate, Pipeline, open_pipeline
-from vla.safety import SafetyFilter
-from vla.schedule import ChunkSchedule
-from vla.types import ActionChunk, Command, Decision, Floats, Mode
+from vla.types import Command, Decision, Floats, Mode
 from vla_sim.env import Env, Suite
+from vla_sim.oracle import try_candidate
 from vla_sim.rollout import run_episodes
 from vla_sim.workers import run_jobs
 
@@ -141,16 +140,9 @@ def _branch(number: int, env: Env, decision: Decision, pipeline: Pipeline, n_act
     start, before = env.snapshot(), env.privileged()
     after, end = [], []
     for actions in decision.candidates.actions:
-        schedule, safety = ChunkSchedule(pipeline.spec, n_action_steps), SafetyFilter(pipeline.spec)
-        dt_ns = pipeline.spec.dt_ns
-        schedule.accept(ActionChunk(actions, env.steps * dt_ns, dt_ns))
-        for _ in range(n_action_steps):
-            now_ns = env.steps * dt_ns
-            env.step(safety.check(schedule.command(now_ns), now_ns))
-            if env.done:
-                break
-        after.append(env.privileged())
-        end.append(np.nan if not env.done or env.failure == "timeout" else float(env.success))
+        reached, ended = try_candidate(env, pipeline.spec, actions, n_action_steps)
+        after.append(reached)
+        end.append(ended)
         env.restore(start)
     expert = np.zeros((n_action_steps, len(pipeline.spec.action)), np.float32)
     for i in range(n_action_steps):

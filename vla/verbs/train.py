@@ -86,7 +86,7 @@ def main(args: Args) -> int:
             show(now.fraction, f"step {now.step} loss {now.loss:.4f}")
 
         net = train(config, cache, args.out, resume=args.resume, initial=initial, on_step=on_step)
-    print(f"{args.out}: {net.n_parameters / 1e6:.2f}M parameters, {cache.n_episodes} episodes, {len(cache)} frames")
+    print(f"{args.out}: {net.n_parameters / 1e6:.2f}M parameters, {args.episodes or cache.n_episodes} episodes")
     return 0
 
 

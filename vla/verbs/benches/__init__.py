@@ -1,0 +1,1 @@
+"""Benchmarks. One file each, with `measure(args) -> list[Metric]`; the stem is the name."""

@@ -1,0 +1,247 @@
+"""Does choosing help? Verifiers against every free alternative, on an under-trained policy and on the demo's.
+
+The under-trained policy sees 150 demonstrations. All arms run the same 300 seeds, which nothing else uses; the gain is
+taken over the *best* setting without a verifier, and three refits start from fresh rollouts.
+"""
+
+from __future__ import annotations
+
+import functools
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vla.runs import Run, to_plain
+from vla.statistics import Rate, paired, wilson
+from vla.verbs import demo
+from vla.verbs.bench import Args, Metric
+
+DEMONSTRATIONS = 150
+TRAIN_STEPS = 1200
+EPISODES = 300
+SEED = 7_000_000
+ROLLOUT_SEEDS = (3_100_000, 3_200_000, 3_300_000)
+N_ACTION_STEPS = 4
+VERIFIER = demo.VERIFIER
+
+
+def measure(args: Args) -> list[Metric]:
+    """Train, fit, and evaluate what is not there yet; then one row a metric."""
+    trained = demo.Args(out=args.out / "demo", workers=args.workers)
+    _prepare_demo(trained)
+    lab = _Lab(args.out / "verification", trained.out / "dataset", args.workers)
+    lab.train()
+    for refit in range(len(ROLLOUT_SEEDS)):
+        lab.fit(refit)
+    lab.fit_vgps()
+    lab.dagger()
+    return [*_under_trained(lab), *_demo_policy(lab, trained.out / "policy")]
+
+
+def _prepare_demo(trained: demo.Args) -> None:
+    """The demo's own stages, where their results are missing."""
+    if not (trained.out / "policy" / "verifiers" / f"{VERIFIER}.json").exists():
+        demo.collect(trained)
+        if not (trained.out / "policy" / "policy.safetensors").exists():
+            demo.train(trained)
+        demo.fit_verifier(trained)
+
+
+def _under_trained(lab: _Lab) -> list[Metric]:
+    policy, first = str(lab.policy), str(lab.refit(0))
+    free = {
+        f"single sample, execute {steps}": lab.arm(f"execute_{steps}", policy, n_action_steps=steps)
+        for steps in (1, 2, 4)
+    }
+    free["zero noise"] = lab.arm("zero_noise", policy, noise_scale=0.0)
+    free["agreement, K=16"] = lab.arm("agreement", policy, verifier="agreement", n_candidates=16)
+    best_name = max(free, key=lambda name: free[name].mean())
+    best = free[best_name]
+    rows = [_rate(name, outcomes) for name, outcomes in free.items()]
+    for k in (4, 64):
+        rows.append(_rate(f"{VERIFIER}, K={k}", lab.arm(f"k{k}", first, verifier=VERIFIER, n_candidates=k)))
+    gains = []
+    for i in range(len(ROLLOUT_SEEDS)):
+        outcomes = lab.arm(f"refit_{i + 1}", str(lab.refit(i)), verifier=VERIFIER, n_candidates=16)
+        test = paired(outcomes, best)
+        gains.append(100 * test.difference)
+        name = f"{VERIFIER}, K=16, refit {i + 1}"
+        rows.append(_rate(name, outcomes))
+        rows.append(Metric(f"{name}, gain", gains[-1], "points", EPISODES, 100 * test.low, 100 * test.high, ">= 0"))
+        rows.append(Metric(f"{name}, p", test.p, "", EPISODES, target="<= 0.01"))
+    rows.append(Metric(f"mean gain over {best_name}", float(np.mean(gains)), "points", EPISODES, target=">= 20"))
+    rows.append(_rate("vgps, K=16", lab.arm("vgps", first, verifier="vgps", n_candidates=16)))
+    rows.append(_rate("simulator oracle, K=16", lab.oracle(0)))
+    dagger = str(lab.folder / "dagger")
+    rows.append(_rate("DAgger on the same states", lab.arm("dagger_single", dagger)))
+    both = lab.arm("dagger_verified", dagger, verifier=VERIFIER, n_candidates=16)
+    rows.append(_rate(f"DAgger and {VERIFIER}, K=16", both))
+    return rows
+
+
+def _demo_policy(lab: _Lab, policy: Path) -> list[Metric]:
+    single = lab.arm("demo_single", str(policy))
+    verified = lab.arm("demo_verified", str(policy), verifier=VERIFIER, n_candidates=16)
+    test = paired(verified, single)
+    change = Metric(
+        "demo policy, gain", 100 * test.difference, "points", EPISODES, 100 * test.low, 100 * test.high, ">= -1"
+    )
+    return [_rate("demo policy, single sample", single), _rate(f"demo policy, {VERIFIER}, K=16", verified), change]
+
+
+class _Lab:
+    """The benchmark's folder: what is in it already is not made again."""
+
+    def __init__(self, folder: Path, dataset: Path, workers: int) -> None:
+        self.folder, self.dataset, self.workers = folder, dataset, workers
+        self.policy = folder / "policy"
+        self._rollouts: dict[int, Any] = {}
+
+    def refit(self, i: int) -> Path:
+        """A copy of the policy with the verifiers of one refit."""
+        return self.folder / f"fit_{i + 1}"
+
+    def train(self) -> None:
+        """The under-trained policy."""
+        import torch
+
+        from vla.data.cache import open_cache
+        from vla.progress import bar
+        from vla.training import Step, TrainConfig, train
+
+        if (self.policy / "policy.safetensors").exists():
+            return
+        torch.set_num_threads(self.workers)
+        config = TrainConfig(steps=TRAIN_STEPS, episodes=DEMONSTRATIONS)
+        with bar("train") as show:
+
+            def on_step(now: Step) -> None:
+                show(now.fraction, f"loss {now.loss:.4f}")
+
+            resume = (self.policy / "training.json").exists()
+            train(config, open_cache(self.dataset), self.policy, resume=resume, on_step=on_step)
+        torch.set_num_threads(1)
+
+    def rollouts(self, i: int) -> Any:
+        """The under-trained policy's own episodes, branched; a fresh set a refit."""
+        from vla.progress import bar
+        from vla_sim.branch import BranchConfig, collect_rollouts
+
+        if i not in self._rollouts:
+            config = BranchConfig(str(self.policy), seed=ROLLOUT_SEEDS[i], n_action_steps=N_ACTION_STEPS)
+            with bar(f"rollouts {i + 1}") as show:
+                self._rollouts = {i: collect_rollouts(config, self.workers, show)}
+        return self._rollouts[i]
+
+    def fit(self, i: int) -> None:
+        """One refit of privileged_advantage, and the privileged value beside it for the oracle."""
+        from vla import checkpoint
+        from vla.fitting import fit_and_save
+        from vla.progress import bar
+        from vla.verifiers.privileged_advantage import Config, fit_value
+
+        folder = self.refit(i)
+        if (folder / "verifiers" / f"{VERIFIER}.json").exists():
+            return
+        shutil.copytree(self.policy, folder, dirs_exist_ok=True)
+        rollouts = self.rollouts(i)
+        if i == 0:
+            checkpoint.save_tensors(self.folder / "value.safetensors", fit_value(rollouts, Config(), 0)[0].state_dict())
+        with bar(f"{VERIFIER} {i + 1}") as show:
+            fit_and_save(folder, VERIFIER, rollouts, i + 1, self.workers, show)
+
+    def fit_vgps(self) -> None:
+        """V-GPS on the rollouts of the first refit."""
+        from vla.fitting import fit_and_save
+        from vla.progress import bar
+
+        if not (self.refit(0) / "verifiers" / "vgps.json").exists():
+            with bar("vgps") as show:
+                fit_and_save(self.refit(0), "vgps", self.rollouts(0), 1, self.workers, show)
+
+    def dagger(self) -> None:
+        """The policy fine-tuned on the states of the first refit, with that refit's verifiers beside it."""
+        import torch
+
+        from vla import checkpoint
+        from vla.data.cache import open_cache
+        from vla.posttrain.dagger import Config, finetune
+        from vla.progress import bar
+
+        folder = self.folder / "dagger"
+        if (folder / "verifiers").exists():
+            return
+        torch.set_num_threads(self.workers)
+        demonstrations = open_cache(self.dataset).first_episodes(DEMONSTRATIONS)
+        with bar("dagger") as show:
+            net = finetune(checkpoint.load(self.policy), demonstrations, self.rollouts(0), Config(), 1, show)
+        torch.set_num_threads(1)
+        checkpoint.save(folder, net, {"method": "dagger", "config": to_plain(Config())})
+        shutil.copytree(self.refit(0) / "verifiers", folder / "verifiers")
+
+    def arm(self, name: str, policy: str, **settings: Any) -> Any:
+        """Outcomes (EPISODES,) of one arm, in the order of the seeds."""
+        from vla.progress import bar
+        from vla_sim.evaluate import EvalConfig, evaluate
+
+        config = EvalConfig(policy=policy, episodes=EPISODES, seed=SEED, **settings)
+        with bar(name) as show:
+
+            def progress(done: int, successes: int, total: int) -> None:
+                show(done / total, str(wilson(successes, done)))
+
+            run = evaluate(config, self.folder / "arms" / name, self.workers, resume=True, progress=progress)
+        return _outcomes(run)
+
+    def oracle(self, i: int) -> Any:
+        """Outcomes of choosing with the simulator itself."""
+        from vla.progress import bar
+        from vla_sim.workers import run_jobs
+
+        run = Run.create(self.folder / "arms" / "oracle", "eval", {"oracle": "value", "seed": SEED}, resume=True)
+        done = {row["seed"] for row in run.rows()}
+        seeds = [s for s in range(SEED, SEED + EPISODES) if s not in done]
+        jobs = [tuple(seeds[j : j + 20]) for j in range(0, len(seeds), 20)]
+        setup = functools.partial(_oracle_worker, str(self.refit(i)), self.folder / "value.safetensors")
+        with bar("oracle") as show:
+            for _, rows in run_jobs(setup, jobs, self.workers, print):
+                for row in rows:
+                    run.append(to_plain(row))
+                show(len(run.rows()) / EPISODES, "")
+        return _outcomes(run)
+
+
+def _oracle_worker(policy: str, value_file: Path) -> Callable[[tuple[int, ...]], Any]:
+    import torch
+
+    from vla import checkpoint, registry
+    from vla.pipeline import Pipeline
+    from vla.verifiers.privileged_advantage import Value
+    from vla_sim.oracle import SimulatorOracle
+    from vla_sim.rollout import run_episodes
+
+    suite = registry.suite("tabletop")()
+    opened = registry.open_policy(policy)
+    tensors = checkpoint.load_tensors(value_file)
+    value = Value(tensors["members.0.0.weight"].shape[1])
+    value.load_state_dict(tensors)
+
+    @torch.inference_mode()
+    def of(features: Any) -> Any:
+        return value(torch.as_tensor(features)).numpy()
+
+    oracle = SimulatorOracle(opened.spec, of, N_ACTION_STEPS)
+    pipeline = Pipeline(opened, oracle, 16)
+    return lambda seeds: run_episodes(pipeline, suite, seeds, n_action_steps=N_ACTION_STEPS, before_decide=oracle.look)
+
+
+def _outcomes(run: Run) -> Any:
+    return np.array([row["success"] for row in sorted(run.rows(), key=lambda row: row["seed"])])
+
+
+def _rate(name: str, outcomes: Any, target: str | None = None) -> Metric:
+    rate: Rate = wilson(int(outcomes.sum()), len(outcomes))
+    return Metric(name, rate.rate, "", rate.n, rate.low, rate.high, target)
