@@ -181,16 +181,14 @@ def _evaluate(args: Args) -> dict[str, Any]:
 
 
 def _export(args: Args) -> dict[str, Any]:
-    from vla_deploy.package import package
-
-    from vla import registry
+    from vla_deploy.export import export
     from vla_deploy.latency import latency
     from vla_deploy.parity import parity
 
-    bundle = args.out / "bundle"
-    shutil.rmtree(bundle, ignore_errors=True)
-    package(args.out / "policy", bundle, VERIFIER, K)
-    reference, exported = registry.open_policy(str(args.out / "policy")), registry.open_policy(str(bundle))
+    from vla import registry
+
+    reference = export(args.out / "policy", args.out / "bundle", VERIFIER, K)
+    exported = registry.open_policy(str(args.out / "bundle"))
     suite = registry.suite(args.suite)()
     env = suite.make()
     seen = []
