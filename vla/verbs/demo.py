@@ -181,11 +181,10 @@ def _evaluate(args: Args) -> dict[str, Any]:
 
 
 def _export(args: Args) -> dict[str, Any]:
+    from vla import registry
     from vla_deploy.export import export
     from vla_deploy.latency import latency
     from vla_deploy.parity import parity
-
-    from vla import registry
 
     reference = export(args.out / "policy", args.out / "bundle", VERIFIER, K)
     exported = registry.open_policy(str(args.out / "bundle"))
