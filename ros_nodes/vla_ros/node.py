@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import rclpy
 from rcl_interfaces.msg import ParameterDescriptor
-from rclpy.executors import SingleThreadedExecutor
+from rclpy.experimental import EventsExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
@@ -57,7 +57,9 @@ def spin(make: Callable[[], Any]) -> int:
         print(f"error: {error}", file=sys.stderr)
         rclpy.shutdown()
         return 2
-    executor = SingleThreadedExecutor()
+    executor = (
+        EventsExecutor()
+    )  # half the latency a message of SingleThreadedExecutor, which asks all entities each time
     executor.add_node(node)
     try:
         while not ended.is_set():

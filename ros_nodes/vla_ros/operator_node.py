@@ -8,6 +8,7 @@ without loading ROS itself. A call is `{"id": 1, "call": "policy/configure"}`, i
 from __future__ import annotations
 
 import json
+import os
 import queue
 import sys
 import threading
@@ -38,6 +39,7 @@ class OperatorNode(Node):  # type: ignore[misc]
 
     def __init__(self) -> None:
         super().__init__("operator")
+        os.nice(10)  # who watches must not slow down what is watched
         self._asked: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self._waiting: list[dict[str, Any]] = []
         self._callers: dict[str, Any] = {}

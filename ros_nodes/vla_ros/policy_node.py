@@ -27,7 +27,7 @@ from trajectory_msgs.msg import JointTrajectory
 from vla.errors import BadConfig, BadObservation, VlaError
 from vla.pipeline import Pipeline, open_pipeline
 from vla.spec import Spec, differences
-from vla.types import Decision, Observation
+from vla.types import Decision, Mode, Observation
 from vla_ros import interface, messages
 from vla_ros.inputs import Inputs
 from vla_ros.node import declared, spin
@@ -125,6 +125,8 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]
         """The robot's time: the newest stamp seen."""
         self._next_ns = 0
         """Observations before this are left alone: a chunk is being executed."""
+        self._tracked_ns = -1
+        """The stamp of the newest TRACK command."""
         self._reported = ""
 
     def _connect(self, spec: Spec) -> None:
@@ -132,6 +134,7 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]
         self._chunks = self.create_lifecycle_publisher(JointTrajectory, interface.CHUNK, interface.WATCHED)
         subscriptions = [
             self.create_subscription(JointState, interface.STATE, self._on_state, interface.NEWEST),
+            self.create_subscription(JointTrajectory, interface.COMMAND, self._on_command, interface.NEWEST),
             self.create_subscription(String, interface.SPEC, self._on_spec, interface.LATCHED),
             self.create_subscription(String, interface.INSTRUCTION, self._on_instruction, interface.LATCHED),
         ]
@@ -172,6 +175,10 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]
             self._newest_ns = self._next_ns = 0  # the robot was started again
         self._inputs.state(state, stamp)
         self._consider(stamp)
+
+    def _on_command(self, message: JointTrajectory) -> None:
+        if message.header.frame_id == Mode.TRACK.value:
+            self._tracked_ns = messages.to_ns(message.header.stamp)
 
     def _on_instruction(self, message: String) -> None:
         self._instruction = message.data
@@ -220,8 +227,10 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]
             return
         if decision.chunk is not None:
             self._chunks.publish(messages.chunk_message(decision.chunk, self._spec))
-        # The chunk begins in the period that is running now, which is not always the observation's.
-        self._next_ns = self._newest_ns + self._config.n_action_steps * self._spec.dt_ns
+        # It begins in the period that is running now, not always the observation's; or in the next, where this one
+        # has its action already. The safety node goes by the same rule.
+        begins = self._newest_ns + (self._spec.dt_ns if self._tracked_ns == self._newest_ns else 0)
+        self._next_ns = begins + self._config.n_action_steps * self._spec.dt_ns
         self._describe(decision, received_ns, begun, decided)
 
     def _describe(self, decision: Decision, received_ns: int, begun_ns: int, decided_ns: int) -> None:

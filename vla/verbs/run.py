@@ -1,0 +1,47 @@
+"""Run a policy in simulation in this process: a line an episode, and one for each decision it refused.
+
+The quickest look at what a policy does: nothing is written. `vla eval` measures, `vla up` goes through ROS 2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Args:
+    policy: str
+    """A checkpoint folder (runs/x), a bundle folder (bundles/x), or scheme:path."""
+    suite: str = "tabletop"
+    """Suite of simulated tasks; `vla list` shows them."""
+    episodes: int = 5
+    """Episodes to run."""
+    verifier: str | None = None
+    """Verifier that chooses among the candidates; without one the first is taken."""
+    candidates: int = 1
+    """Action chunks sampled for each observation."""
+    n_action_steps: int = 4
+    """Actions of a chunk that are executed before the next decision."""
+    seed: int = 3_000_000
+    """Of the first episode; each later one's is the next."""
+
+
+def main(args: Args) -> int:
+    """Run, one line an episode."""
+    from vla import registry
+    from vla.pipeline import open_pipeline
+    from vla.types import Decision
+    from vla_sim.env import Env
+    from vla_sim.rollout import run_episodes
+
+    def refused(_: int, env: Env, decision: Decision) -> None:
+        if decision.chunk is None:
+            print(f"  step {env.steps}: HOLD, {decision.verdict.reason}", flush=True)
+
+    pipeline = open_pipeline(args.policy, args.verifier, args.candidates)
+    suite = registry.suite(args.suite)()
+    for seed in range(args.seed, args.seed + args.episodes):
+        (row,) = run_episodes(pipeline, suite, [seed], n_action_steps=args.n_action_steps, batch=1, on_decision=refused)
+        ended = "success" if row.success else row.failure
+        print(f"{row.instruction:36} {ended}, {row.steps} steps, {row.decisions} decisions", flush=True)
+    return 0
