@@ -137,7 +137,12 @@ def test_the_lock_names_versions_and_nothing_else() -> None:
     assert [line for line in lines if not re.fullmatch(r"[\w.-]+(\[[\w,-]+\])?==[\w.+!-]+( ; .*)?", line)] == []
 
 
-METHODS = [(kind, name) for kind in registry.KINDS for name in registry.names(kind)]
+METHODS = [
+    (folder, file.stem)
+    for folder in (*registry.KINDS, "posttrain")
+    for file in sorted((ROOT / "vla" / folder).glob("*.py"))
+    if not file.stem.startswith("_")
+]
 
 
 @pytest.mark.parametrize(("kind", "name"), METHODS)

@@ -22,7 +22,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 def blocks(page: Path, language: str) -> list[str]:
     """The fenced code of a page in one language ("": in none)."""
     fenced = re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
-    return [code for tag, code in fenced if tag == language]
+    return [code.replace("\\\n", " ") for tag, code in fenced if tag == language]
 
 
 def commands(pages: list[Path]) -> list[str]:
