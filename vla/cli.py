@@ -43,6 +43,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `vla list | head`: whoever read our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at exit
         return 0
+    except OSError as error:  # a file that cannot be read or written; its message names it
+        if debug:
+            traceback.print_exc()
+        _print_error(f"{error}. --debug shows where.")
+        return 1
 
 
 def verbs() -> dict[str, str]:

@@ -23,7 +23,7 @@ from typing import Any
 from vla import report_plots
 from vla.comparison import ALL, compare, rates
 from vla.errors import BadConfig, BadDataset, Missing
-from vla.runs import Run, revision
+from vla.runs import Run, revision, write_text
 from vla.statistics import Paired, Rate, power_law
 
 EVIDENCE = ("run.json", "episodes.jsonl", "log.jsonl", "oracle_error.json", "videos")
@@ -84,7 +84,7 @@ def write(out: Path, runs: list[Path], title: str, summary: Mapping[str, Any] | 
     Raises:
         BadConfig: none of the folders holds anything to report.
         BadDataset: a file in one of them is broken.
-        Missing: the page's template engine is not installed.
+        Missing: the page's template engine is not installed, or the disk is full.
     """
     try:
         import jinja2
@@ -121,7 +121,7 @@ def write(out: Path, runs: list[Path], title: str, summary: Mapping[str, Any] | 
         written=datetime.now(UTC).strftime("%d %B %Y, %H:%M UTC"),
     )
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(page)
+    write_text(out, page)
 
 
 def _arms(names: Mapping[Path, str]) -> Iterator[Arm]:

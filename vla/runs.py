@@ -164,12 +164,16 @@ class Run:
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Write JSON so that a reader sees the old file or the whole new one, never half of it.
+    """Write JSON, as `write_text` does."""
+    write_text(path, json.dumps(to_plain(data), indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file so that a reader sees the old one or the whole new one, never half of it.
 
     Raises:
         Missing: the disk is full or unwritable; the old file is intact.
     """
-    text = json.dumps(to_plain(data), indent=2) + "\n"
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with part.open("w") as file:

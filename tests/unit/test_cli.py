@@ -28,6 +28,8 @@ def main(args):
         raise BadConfig("--name must be somebody")
     if args.name == "disk":
         raise Missing("the disk is full")
+    if args.name == "file":
+        open("/nowhere/at/all")
     if args.name == "ctrl-c":
         raise KeyboardInterrupt
     print("hello", args.name)
@@ -65,13 +67,17 @@ class TestOneVerb:
         assert "Whom to greet." in help_text
         assert "More about it." in help_text
 
-    @pytest.mark.parametrize(("name", "code"), [("world", 0), ("failure", 1), ("disk", 1), ("nobody", 2)])
+    @pytest.mark.parametrize(("name", "code"), [("world", 0), ("failure", 1), ("disk", 1), ("file", 1), ("nobody", 2)])
     def test_exit_codes(self, name: str, code: int) -> None:
         assert cli.main(["say-hello", "--name", name]) == code
 
     def test_an_interrupt_is_quiet(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert cli.main(["say-hello", "--name", "ctrl-c"]) == 130
         assert capsys.readouterr() == ("", "")
+
+    def test_a_file_that_cannot_be_read_is_named(self, capsys: pytest.CaptureFixture[str]) -> None:
+        cli.main(["say-hello", "--name", "file"])
+        assert "No such file or directory: '/nowhere/at/all'" in capsys.readouterr().err
 
     def test_an_error_is_one_line_unless_debugging(self, capsys: pytest.CaptureFixture[str]) -> None:
         cli.main(["say-hello", "--name", "nobody"])
