@@ -45,6 +45,7 @@ class SafetyFilter:
         self._is_delta = np.array([d.kind != "absolute" for d in spec.action])
         names = [d.name for d in spec.state]
         self._moves = [(i, names.index(d.moves)) for i, d in enumerate(spec.action) if d.moves is not None]
+        self._measures = [(i, names.index(d.name)) for i, d in enumerate(spec.action) if d.name in names]
         self._sent: Floats | None = None
         self._violations = 0
         self._stopped = ""
@@ -70,6 +71,8 @@ class SafetyFilter:
             now_ns: the time.
             state: (S,) measured state, if known: it bounds where deltas may lead.
         """
+        if self._sent is None and state is not None and state.shape == (len(self._spec.state),):
+            self._begin_at(state)
         if self._stopped:
             return self._still(Mode.STOP, now_ns, self._stopped)
         if command is None:
@@ -93,6 +96,14 @@ class SafetyFilter:
         action, said = self._bounded(command.action)
         self._sent = action
         return Command(action, now_ns, min(command.valid_until_ns, now_ns + self._spec.dt_ns), Mode.TRACK, said)
+
+    def _begin_at(self, state: Floats) -> None:
+        """Before anything was sent: absolute dimensions are where the state of the same name says."""
+        measured = np.zeros(len(self._spec.action), np.float32)
+        for i, j in self._measures:
+            measured[i] = state[j]
+        if np.isfinite(measured).all():
+            self._sent = np.clip(measured, self._low, self._high)
 
     def _why_refused(self, command: Command, now_ns: int, state: Floats | None) -> str:
         """What is wrong with a TRACK command beyond repair; "" when nothing is."""
