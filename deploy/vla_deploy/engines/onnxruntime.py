@@ -13,8 +13,8 @@ from vla_deploy.engines import Array, contiguous
 class Engine:
     """An inference session of one thread.
 
-    One thread is a choice: for networks this small a second one gains a third on an idle machine, and on a busy one the
-    spinning pair waits for each other ten times as long (docs/benchmarks.md).
+    A second one helps only while a whole core is idle. A robot shares its cores with cameras, drivers and safety,
+    and two threads that spin on busy cores wait for each other longer than either computes.
     """
 
     def __init__(self, graph: bytes, name: str) -> None:
