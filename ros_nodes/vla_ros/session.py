@@ -32,7 +32,7 @@ class SessionConfig:
     """What runs, and how long."""
 
     policy: str
-    """A bundle folder (bundles/demo); also a checkpoint folder."""
+    """A bundle folder (bundles/demo); also a checkpoint folder, or scheme:folder. It must hold spec.json."""
     suite: str = "tabletop"
     """Suite of simulated tasks."""
     verifier: str | None = None
@@ -166,7 +166,8 @@ def run(
     record = Run.create(folder, "ros", config)
     with _sigterm_interrupts(), Session.opened(folder) as session:
         session.start(SIM, {"suite": config.suite, "rate_scale": config.rate_scale, "seed": config.seed})
-        safety = {"spec": str(Path(config.policy) / "spec.json"), "n_action_steps": config.n_action_steps}
+        folder_of_policy = Path(config.policy.rpartition(":")[2])  # scheme:folder, or folder
+        safety = {"spec": str(folder_of_policy / "spec.json"), "n_action_steps": config.n_action_steps}
         session.start(SAFETY, safety)
         policy = session.start(
             POLICY,

@@ -1,0 +1,178 @@
+"""Real nodes in real processes over real DDS: what moves the robot, and what stops it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fake_policy import STEP_M
+from faulty_robot import FAULTS
+
+from vla.spec import Spec
+from vla_ros.graph import POLICY, SAFETY, SIM, NodeSpec
+from vla_ros.processes import Child
+from vla_ros.session import CallFailed, Session
+
+N_ACTION_STEPS = 4
+HOLD_WITHIN_S = 0.2
+
+
+def bring_up(session: Session, policy: Path, robot: NodeSpec = SIM, rate_scale: float = 2.0) -> Child:
+    """Robot, safety and active policy; the policy's process."""
+    session.start(robot, {"rate_scale": rate_scale} if robot is SIM else {})
+    session.start(SAFETY, {"spec": str(policy / "spec.json"), "n_action_steps": N_ACTION_STEPS})
+    child = session.start(POLICY, {"policy": f"fake:{policy}", "n_action_steps": N_ACTION_STEPS})
+    session.call("policy/configure")
+    session.call("policy/activate")
+    return child
+
+
+def says(mode: str, after_ns: int = 0) -> Any:
+    """A report of the safety node about a command of that mode."""
+    return lambda line: (
+        line.get("topic") == "safety"
+        and line["values"].get("mode") == mode
+        and int(line["values"]["published_ns"]) > after_ns
+    )
+
+
+def seen(policy: Path) -> list[dict[str, Any]]:
+    """What the fake policy saw at each decision."""
+    return [json.loads(line) for line in (policy / "seen.jsonl").read_text().splitlines()]
+
+
+def test_an_episode_moves_by_each_delta_exactly_once(session: Session, policy: Path) -> None:
+    bring_up(session, policy, rate_scale=4.0)
+    session.call("sim/next_episode")
+    tracked: list[int] = []
+    row: dict[str, Any] = {}
+    for line in session.take(30.0):
+        if says("track")(line):
+            tracked.append(line["stamp_ns"])
+        if line.get("topic") == "episode" and line["values"]["event"] == "ended":
+            row = line["values"]
+            break
+    assert (row["failure"], row["steps"]) == ("timeout", 80)
+    assert len(tracked) == len(set(tracked))  # one action a period
+    decisions = seen(policy)
+    assert len(decisions) >= 15
+    assert decisions[0]["images"] == {"agent": [64, 64, 3], "wrist": [64, 64, 3]}
+    # What was commanded, not where the arm got to: the state holds the tool and how far it lags behind.
+    heights = np.array([d["state"][2] + d["state"][5] for d in decisions])
+    executed = np.diff(heights) / STEP_M
+    assert np.allclose(executed, np.round(executed), atol=1e-3)  # whole actions only
+    assert np.median(executed) == pytest.approx(N_ACTION_STEPS, abs=1e-3)
+    between = [sum(a["stamp_ns"] <= t < b["stamp_ns"] for t in tracked) for a, b in itertools.pairwise(decisions)]
+    # A command that comes too late for its period is lost, at full load; it is never made twice.
+    assert (np.round(executed) <= between).all()
+    assert np.mean(np.round(executed) == between) > 0.8
+
+
+def test_kill_9_of_the_policy_holds_in_time(session: Session, policy: Path) -> None:
+    # At half speed a chunk lasts 0.8 s: only the watch can hold earlier.
+    child = bring_up(session, policy, rate_scale=0.5)
+    session.call("sim/next_episode")
+    session.wait(says("track"), 10.0, "TRACK")
+    killed = session.kill(child)
+    line = session.wait(says("hold", killed), 5.0, "HOLD")
+    assert (int(line["values"]["published_ns"]) - killed) / 1e9 < HOLD_WITHIN_S
+    assert "the policy is gone" in line["text"]
+
+
+def test_a_frozen_policy_holds_in_time_and_goes_on_when_it_wakes(session: Session, policy: Path) -> None:
+    child = bring_up(session, policy, rate_scale=0.5)
+    session.call("sim/next_episode")
+    session.wait(says("track"), 10.0, "TRACK")
+    frozen = time.monotonic_ns()
+    child.process.send_signal(signal.SIGSTOP)
+    line = session.wait(says("hold", frozen), 5.0, "HOLD")
+    assert (int(line["values"]["published_ns"]) - frozen) / 1e9 < HOLD_WITHIN_S
+    assert "the policy is gone" in line["text"]
+    awake = time.monotonic_ns()
+    child.process.send_signal(signal.SIGCONT)
+    session.wait(says("track", awake), 10.0, "TRACK")
+
+
+def test_stop_is_latched_until_a_person_resets(session: Session, policy: Path) -> None:
+    bring_up(session, policy)
+    session.call("sim/next_episode")
+    session.wait(says("track"), 10.0, "TRACK")
+    session.call("safety/stop")
+    stopped = time.monotonic_ns()
+    modes = {line["values"].get("mode") for line in session.take(1.0) if line.get("topic") == "safety"}
+    assert modes == {"stop"}
+    assert "stop requested" in session.call("safety/reset")
+    session.wait(says("track", stopped), 10.0, "TRACK after the reset")
+
+
+def test_a_refusal_holds(session: Session, policy: Path) -> None:
+    session.start(SIM, {"rate_scale": 4.0})
+    session.start(SAFETY, {"spec": str(policy / "spec.json")})
+    session.start(POLICY, {"policy": f"fake:{policy}", "verifier": "refuse_all", "candidates": 3})
+    session.call("policy/configure")
+    session.call("policy/activate")
+    session.call("sim/next_episode")
+    refused = tracked = 0
+    for line in session.take(30.0):
+        refused += line.get("topic") == "policy" and line["text"] == "none is good enough"
+        tracked += says("track")(line)
+        if line.get("topic") == "episode" and line["values"]["event"] == "ended":
+            assert line["values"]["held_steps"] == line["values"]["steps"] == 80
+            break
+    assert tracked == 0
+    assert refused >= 10
+
+
+def test_a_policy_for_another_robot_never_moves_this_one(session: Session, policy: Path, spec: Spec) -> None:
+    changed = json.loads((policy / "spec.json").read_text())
+    changed["action"][0]["high"] = 0.06
+    (policy / "spec.json").write_text(json.dumps(changed))
+    session.start(SIM, {})
+    session.start(SAFETY, {"spec": str(policy / "spec.json")})
+    session.start(POLICY, {"policy": f"fake:{policy}"})
+    session.call("policy/configure")
+    line = session.wait(says("stop"), 10.0, "STOP")
+    assert "action[dx].high" in line["text"]
+    with pytest.raises(CallFailed, match=r"action\[dx\]\.high"):
+        session.call("policy/activate")
+
+
+def test_a_policy_that_is_not_there_can_be_configured_later(session: Session, policy: Path, spec: Spec) -> None:
+    session.start(POLICY, {"policy": f"fake:{policy}/later"})
+    with pytest.raises(CallFailed, match="no policy at"):
+        session.call("policy/configure")
+    (policy / "later").mkdir()
+    spec.save(policy / "later" / "spec.json")
+    for step in ("configure", "activate", "deactivate", "activate", "deactivate", "cleanup", "configure"):
+        session.call(f"policy/{step}")
+
+
+def test_a_broken_sensor_holds_says_so_and_is_survived(session: Session, policy: Path) -> None:
+    expected = {
+        "nan_state": "['tool_x'] is NaN",
+        "renamed_state": "publish these, in this order",
+        "small_image": "resize it first",
+        "bgr_image": "publish packed rgb8",
+        "no_wrist": "waiting for wrist",
+        "late_agent": "waiting for agent",
+        "unknown_words": "never trained on it",
+        "engine_breaks": "the engine broke",
+    }
+    assert [*expected, "none"] == list(FAULTS)
+    bring_up(session, policy, NodeSpec("sim", "faulty_robot"))
+    for fault, text in expected.items():
+        session.call("sim/next_episode")
+        for line in session.take(10.0):
+            assert not says("track")(line), fault
+            if line.get("topic") == "policy" and text in line["text"]:
+                break
+        else:
+            pytest.fail(f"{fault}: nobody said {text!r}")
+    session.call("sim/next_episode")
+    session.wait(says("track"), 10.0, "TRACK once all is well")
