@@ -17,21 +17,21 @@ from pathlib import Path
 
 from vla.errors import Missing
 
+FASTDDS_PROFILE = Path(__file__).with_name("fastdds.xml")
+FASTDDS_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
+"""The new name and the old one, so that every release finds the profile."""
 _DOMAINS = range(1, 101)
 """Domain ids whose ports lie below Linux's ephemeral ones."""
 
 
 def child_environment(domain_id: int, base: Mapping[str, str] = os.environ) -> dict[str, str]:
     """Environment variables for a node that talks to this machine's nodes of the same domain, and to nobody else."""
-    profile = str(Path(__file__).with_name("fastdds.xml"))
     environment = {
         **base,
         "RMW_IMPLEMENTATION": "rmw_fastrtps_cpp",
         "ROS_DOMAIN_ID": str(domain_id),
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
-        # Fast DDS renamed the variable; both names, so that every release finds its profile.
-        "FASTDDS_DEFAULT_PROFILES_FILE": profile,
-        "FASTRTPS_DEFAULT_PROFILES_FILE": profile,
+        **dict.fromkeys(FASTDDS_VARIABLES, str(FASTDDS_PROFILE)),
         "PYTHONUNBUFFERED": "1",
     }
     environment.setdefault("OMP_NUM_THREADS", "1")

@@ -8,7 +8,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+from vla_ros.env import FASTDDS_PROFILE, FASTDDS_VARIABLES
 
 NAMESPACE = "vla"
 
@@ -19,8 +22,6 @@ class NodeSpec:
 
     name: str
     module: str
-    lifecycle: bool = False
-    """It is configured and activated from outside."""
 
     def argv(self, parameters: Mapping[str, object]) -> list[str]:
         """The command line of a plain process."""
@@ -30,27 +31,60 @@ class NodeSpec:
             argv += ["-p", f"{key}:={_yaml(value)}"]
         return argv
 
-    def action(self, parameters: Sequence[object], autostart: object) -> Any:
-        """The same as an action of ROS's launch system; all end when one does."""
-        from launch.actions import Shutdown
-        from launch_ros.actions import LifecycleNode, Node
-
-        common = {
-            "name": self.name,
-            "namespace": NAMESPACE,
-            "executable": sys.executable,
-            "arguments": ["-m", self.module],
-            "parameters": list(parameters),
-            "output": "screen",
-            "on_exit": Shutdown(reason=f"{self.name} ended"),
-        }
-        return LifecycleNode(**common, autostart=autostart) if self.lifecycle else Node(**common)
-
 
 SIM = NodeSpec("sim", "vla_ros.sim_node")
-POLICY = NodeSpec("policy", "vla_ros.policy_node", lifecycle=True)
+POLICY = NodeSpec("policy", "vla_ros.policy_node")
 SAFETY = NodeSpec("safety", "vla_ros.safety_node")
 OPERATOR = NodeSpec("operator", "vla_ros.operator_node")
+
+
+def launch_description(nodes: Sequence[NodeSpec], params_file: Path, use_sim_time: bool) -> Any:
+    """The same nodes for `ros2 launch`, with the usual arguments; when one ends, all end.
+
+    Args:
+        nodes: which of them.
+        params_file: the parameters unless the argument of that name says otherwise.
+        use_sim_time: the default of the argument of that name.
+    """
+    from launch.actions import DeclareLaunchArgument, SetEnvironmentVariable, Shutdown
+    from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
+    from launch_ros.actions import Node
+    from launch_ros.parameter_descriptions import ParameterValue
+
+    from launch import LaunchDescription
+
+    arguments = {
+        "bundle": ("bundles/demo", "folder of the bundle"),
+        "params_file": (str(params_file), "parameters of the nodes"),
+        "use_sim_time": (str(use_sim_time).lower(), "take the time from /clock"),
+        "autostart": ("true", "configure and activate the policy, and begin episodes in simulation, at once"),
+    }
+    bundle = LaunchConfiguration("bundle")
+    autostart = ParameterValue(LaunchConfiguration("autostart"), value_type=bool)
+    own: dict[str, dict[str, object]] = {
+        SIM.name: {"autostart": autostart},
+        POLICY.name: {"policy": ParameterValue(bundle, value_type=str), "autostart": autostart},
+        SAFETY.name: {"spec": ParameterValue(PathJoinSubstitution([bundle, "spec.json"]), value_type=str)},
+    }
+    sim_time = {"use_sim_time": ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool)}
+    return LaunchDescription(
+        [
+            *(DeclareLaunchArgument(k, default_value=v, description=about) for k, (v, about) in arguments.items()),
+            *(SetEnvironmentVariable(name, str(FASTDDS_PROFILE)) for name in FASTDDS_VARIABLES),
+            *(
+                Node(
+                    name=node.name,
+                    namespace=NAMESPACE,
+                    executable=sys.executable,
+                    arguments=["-m", node.module],
+                    parameters=[LaunchConfiguration("params_file"), {**own[node.name], **sim_time}],
+                    output="screen",
+                    on_exit=Shutdown(reason=f"{node.name} ended"),
+                )
+                for node in nodes
+            ),
+        ]
+    )
 
 
 def _yaml(value: object) -> str:

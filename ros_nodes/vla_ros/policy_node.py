@@ -51,6 +51,8 @@ class PolicyNodeConfig:
     """How far apart [s] the stamps of images and state may lie to count as one moment."""
     seed: int = 0
     """Of the sampling noise."""
+    autostart: bool = False
+    """Configure and activate at the start, instead of waiting to be told."""
 
 
 class PolicyNode(LifecycleNode):  # type: ignore[misc]
@@ -65,6 +67,8 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]
         self._entities: list[Any] = []
         self._diagnostics = self.create_publisher(DiagnosticArray, interface.DIAGNOSTICS, interface.EVENTS)
         self._forget()
+        if self._config.autostart and self.trigger_configure() is TransitionCallbackReturn.SUCCESS:
+            self.trigger_activate()
 
     def close(self) -> None:
         """Let a running decision end. The heartbeat stops, and with it the safety node's trust."""

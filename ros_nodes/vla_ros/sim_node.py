@@ -41,6 +41,8 @@ class SimNodeConfig:
     """How many times faster than real time."""
     seed: int = 2_000_000
     """Of the first episode; each later one's is the next."""
+    autostart: bool = False
+    """Begin the next episode whenever none is running, instead of waiting to be told."""
 
     def __post_init__(self) -> None:
         if not 0.01 <= self.rate_scale <= 100:
@@ -57,6 +59,7 @@ class SimNode(Node):  # type: ignore[misc]
         self._env = registry.suite(config.suite)().make()
         self._spec = self._env.spec
         self._seed = config.seed
+        self._autostart = config.autostart
         self._wanted = self._running = False
         self._stamp_ns = 0
         self._command: Command | None = None
@@ -95,7 +98,7 @@ class SimNode(Node):  # type: ignore[misc]
         return response
 
     def _tick(self) -> None:
-        if self._wanted:
+        if self._wanted or (self._autostart and not self._running):
             self._begin()
         elif self._running:
             self._step()
