@@ -38,7 +38,7 @@ class BranchConfig:
     n_action_steps: int = 4
     n_candidates: int = 8
     """M, candidates executed at a branched decision."""
-    branch_share: float = 0.45
+    branch_share: float = 0.6
     """Share of the decisions that are branched."""
 
 

@@ -57,7 +57,7 @@ class Config:
     """A control step's discount of success in V."""
     value_steps: int = 3000
     """Optimiser steps of the privileged value."""
-    steps: int = 500
+    steps: int = 1000
     """Optimiser steps of the image verifier."""
     batch_size: int = 64
     """Branched states a step."""
