@@ -15,11 +15,12 @@ from typing import Any, TypeVar
 
 import rclpy
 from rcl_interfaces.msg import ParameterDescriptor
+from rclpy.exceptions import InvalidParameterTypeException
 from rclpy.experimental import EventsExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
-from vla.errors import VlaError
+from vla.errors import BadConfig, VlaError
 from vla_ros.processes import PARENT
 
 _PR_SET_PDEATHSIG = 1
@@ -31,13 +32,18 @@ def declared(node: Node, config: type[Config]) -> Config:
     """Declare a dataclass's fields as parameters, with their defaults and docstrings, and read them.
 
     Raises:
-        BadConfig: what the dataclass itself refuses.
+        BadConfig: a value of another type than the default's, or what the dataclass itself refuses.
     """
     descriptions = _docstrings(config)
     values = {}
     for field in dataclasses.fields(config):  # type: ignore[arg-type]
         about = ParameterDescriptor(description=descriptions.get(field.name, ""), read_only=True)
-        values[field.name] = node.declare_parameter(field.name, field.default, about).value
+        try:
+            values[field.name] = node.declare_parameter(field.name, field.default, about).value
+        except InvalidParameterTypeException as error:
+            raise BadConfig(
+                f"parameter {field.name}: want {type(field.default).__name__}, as {field.default!r}"
+            ) from error
     return config(**values)
 
 

@@ -6,6 +6,7 @@ Nothing here loads ROS: the nodes are child processes, and one of them, the oper
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import queue
 import signal
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from vla.errors import BadConfig, VlaError
+from vla.errors import BadConfig, Missing, VlaError
 from vla.runs import Run, write_json
 from vla_ros.env import child_environment, own_domain
 from vla_ros.graph import OPERATOR, POLICY, SAFETY, SIM, NodeSpec
@@ -76,7 +77,9 @@ class Session:
     @classmethod
     @contextlib.contextmanager
     def opened(cls, folder: Path) -> Iterator[Self]:
-        """A session in a ROS domain of its own; its processes' logs go to `folder`."""
+        """A session in a ROS domain of its own; its processes' logs go to `folder`. Raises Missing without ROS 2."""
+        if importlib.util.find_spec("rclpy") is None:
+            raise Missing("ROS 2 is not there: uv pip install -e '.[ros]', or source the system's ROS 2")
         with own_domain() as domain:
             session = cls(folder, child_environment(domain))
             try:
@@ -207,17 +210,16 @@ def _episode(session: Session, seen: Measurements) -> dict[str, Any]:
 def _kill_test(session: Session, policy: Child) -> float:
     """[ms] from a kill -9 of the policy, just after it began a chunk, to the safety node's first HOLD."""
     session.call("sim/next_episode")
-    tracks = lambda line: line.get("topic") == "safety" and line["values"].get("mode") == "track"  # noqa: E731
-    session.wait(tracks, 30.0, "a tracked command")
+    session.wait(lambda line: _is_command(line, "track"), 30.0, "TRACK")
     killed_ns = session.kill(policy)
+    line = session.wait(lambda line: _is_command(line, "hold", killed_ns), 10.0, "HOLD after the kill")
+    return (int(line["values"]["published_ns"]) - killed_ns) / 1e6
 
-    def held(line: dict[str, Any]) -> bool:
-        values = line.get("values", {})
-        return (
-            line.get("topic") == "safety" and values.get("mode") == "hold" and int(values["published_ns"]) > killed_ns
-        )
 
-    return (int(session.wait(held, 10.0, "HOLD after the kill")["values"]["published_ns"]) - killed_ns) / 1e6
+def _is_command(line: dict[str, Any], mode: str, after_ns: int = 0) -> bool:
+    """The safety node's report of a command of this mode, published after a moment [ns, monotonic]."""
+    values = line.get("values", {})
+    return line.get("topic") == "safety" and values.get("mode") == mode and int(values["published_ns"]) > after_ns
 
 
 @contextlib.contextmanager

@@ -63,10 +63,21 @@ def test_modules_of_the_graph_exist() -> None:
         assert importlib.util.find_spec(node.module) is not None
 
 
-def test_a_value_out_of_range_ends_the_node_with_its_reason(session: Session, policy: Path) -> None:
-    node = session.start(SAFETY, {"spec": str(policy / "spec.json"), "violations_to_stop": 0})
+@pytest.mark.parametrize(
+    ("parameter", "value", "says"),
+    [
+        ("violations_to_stop", 0, "violations_to_stop must be at least 1"),
+        ("max_age_s", 1, "parameter max_age_s: want float, as 1.0"),
+    ],
+)
+def test_a_wrong_parameter_ends_the_node_with_its_reason(
+    parameter: str, value: object, says: str, session: Session, policy: Path
+) -> None:
+    node = session.start(SAFETY, {"spec": str(policy / "spec.json"), parameter: value})
     assert node.process.wait(30) == 2
-    assert "violations_to_stop must be at least 1" in (policy.parent / "safety.log").read_text()
+    log = (policy.parent / "safety.log").read_text()
+    assert says in log
+    assert "Traceback" not in log
 
 
 def test_text_stays_text_on_the_command_line() -> None:

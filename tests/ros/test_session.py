@@ -16,7 +16,7 @@ from faulty_robot import FAULTS
 
 from vla.spec import Spec
 from vla_ros.graph import POLICY, SAFETY, SIM, NodeSpec
-from vla_ros.processes import Child
+from vla_ros.processes import Child, NodeDied
 from vla_ros.session import CallFailed, Session
 
 N_ACTION_STEPS = 4
@@ -176,3 +176,10 @@ def test_a_broken_sensor_holds_says_so_and_is_survived(session: Session, policy:
             pytest.fail(f"{fault}: nobody said {text!r}")
     session.call("sim/next_episode")
     session.wait(says("track"), 10.0, "TRACK once all is well")
+
+
+def test_a_node_that_dies_on_its_own_ends_the_session(session: Session) -> None:
+    robot = session.start(SIM, {"suite": "kitchen"})
+    robot.process.wait(30)
+    with pytest.raises(NodeDied, match="'kitchen'"):
+        session.call("sim/next_episode")

@@ -79,3 +79,21 @@ def test_a_policy_that_is_not_there_is_an_error_and_no_traceback(policy: Path, t
     assert process.returncode == 2
     assert errors.startswith("error: ")
     assert "cannot read spec" in errors or "no policy at" in errors
+
+
+def test_the_same_policy_runs_without_ros(policy: Path) -> None:
+    argv = [
+        sys.executable,
+        "-m",
+        "vla.cli",
+        "run",
+        "--policy",
+        f"fake:{policy}",
+        "--verifier",
+        "none",
+        "--episodes",
+        "1",
+    ]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    assert "step 0: HOLD, none is good enough" in done.stdout
+    assert "timeout, 80 steps, 20 decisions" in done.stdout
