@@ -124,6 +124,7 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]
     def _forget(self) -> None:
         self._active = False
         self._instruction = ""
+        self._robot_known = False
         self._mismatch = ""
         self._newest_ns = 0
         """The robot's time: the newest stamp seen."""
@@ -131,7 +132,6 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]
         """Observations before this are left alone: a chunk is being executed."""
         self._tracked_ns = -1
         """The stamp of the newest TRACK command."""
-        self._reported = ""
 
     def _connect(self, spec: Spec) -> None:
         self._inputs = Inputs(tuple(c.name for c in spec.cameras), round(self._config.sync_tolerance_s * 1e9))
@@ -149,7 +149,7 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         timers = [
             self.create_timer(interface.HEARTBEAT_S, self._beat, clock=steady),
-            self.create_timer(1.0, self._complain, clock=steady),
+            self.create_timer(0.5, self._tell, clock=steady),
         ]
         self._entities = [(self.destroy_subscription, s) for s in subscriptions]
         self._entities += [(self.destroy_timer, t) for t in timers]
@@ -193,6 +193,7 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]
             found = differences(self._spec, Spec.from_json(json.loads(message.data), "the robot's spec"))
         except (ValueError, BadConfig) as error:
             found = [str(error)]
+        self._robot_known = True
         if found:
             self._mismatch = "the policy and the robot disagree (policy | robot): " + "; ".join(found)
             self._report(messages.ERROR, self._mismatch, {})
@@ -254,13 +255,16 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]
         if self._active:
             self._chunks.assert_liveliness()
 
-    def _complain(self) -> None:
-        """Say once what the policy is waiting for."""
-        waiting = self._inputs.missing() if self._active else []
-        text = f"waiting for {', '.join(waiting)}" if waiting else ""
-        if text and text != self._reported:
-            self._report(messages.WARN, text, {})
-        self._reported = text
+    def _tell(self) -> None:
+        """Say what the policy is waiting for, or that it is ready."""
+        if not self._active:
+            return
+        waiting = self._inputs.missing()
+        waiting += ["the robot's spec"] * (not self._robot_known)
+        waiting += ["the safety node"] * (not self._chunks.get_subscription_count())
+        text = self._mismatch or (f"waiting for {', '.join(waiting)}" if waiting else "ready")
+        level = messages.ERROR if self._mismatch else messages.WARN if waiting else messages.OK
+        self._report(level, text, {})
 
     def _refuse(self, reason: str) -> TransitionCallbackReturn:
         self.get_logger().error(reason)

@@ -19,6 +19,7 @@ from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType
+from rclpy.duration import Duration
 from rclpy.node import Node
 from sensor_msgs.msg import JointState
 from std_msgs.msg import String
@@ -92,6 +93,8 @@ class SafetyNode(Node):  # type: ignore[misc]
         """HOLD is the last word."""
         self._schedule.clear("the safety node is ending")
         self._answer()
+        for publisher in (self._command, self._diagnostics):
+            publisher.wait_for_all_acked(Duration(seconds=0.3))  # what was not read by then is lost with this process
 
     def _on_state(self, message: JointState) -> None:
         stamp = messages.to_ns(message.header.stamp)
@@ -175,7 +178,12 @@ class SafetyNode(Node):  # type: ignore[misc]
         self._command.publish(messages.command_message(command, self._spec))
         published = time.monotonic_ns()
         level = {Mode.TRACK: messages.OK, Mode.HOLD: messages.WARN, Mode.STOP: messages.ERROR}[command.mode]
-        values = {"mode": command.mode.value, "observed_ns": self._observed_ns, "published_ns": published}
+        values = {
+            "mode": command.mode.value,
+            "observed_ns": self._observed_ns,
+            "published_ns": published,
+            "robot_known": self._robot_known,
+        }
         self._report(level, command.reason, values)
 
     def _report(self, level: bytes, text: str, values: Mapping[str, object]) -> None:

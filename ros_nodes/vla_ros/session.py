@@ -113,6 +113,23 @@ class Session:
                 return str(line["message"])
         raise CallFailed(f"{name} was not answered within {timeout_s:.0f} s; see {self._folder / node}.log")
 
+    def require_ready(self, timeout_s: float = _START_S) -> None:
+        """Wait until robot, policy and safety node hear each other, so that no episode begins unheard.
+
+        Raises:
+            CallFailed: the policy says that it cannot go on, or something is still missing.
+        """
+        policy, safety = "nothing was heard of it", False
+        for line in self.take(timeout_s):
+            if line.get("topic") == POLICY.name:
+                policy = line["text"]
+                if line["level"] == 2:
+                    raise CallFailed(policy)
+            safety |= line.get("topic") == SAFETY.name and line["values"].get("robot_known") == "True"
+            if policy == "ready" and safety:
+                return
+        raise CallFailed(f"not ready after {timeout_s:.0f} s: policy: {policy}, safety node: {safety}")
+
     def take(self, timeout_s: float) -> Iterator[dict[str, Any]]:
         """What the nodes report, as it comes, until the time is over.
 
@@ -183,6 +200,7 @@ def run(
         )
         session.call("policy/configure")
         session.call("policy/activate")
+        session.require_ready()
         seen = Measurements()
         rows: list[dict[str, Any]] = []
         while len(rows) < config.episodes and sum(r["success"] for r in rows) < config.successes:

@@ -30,6 +30,8 @@ def bring_up(session: Session, policy: Path, robot: NodeSpec = SIM, rate_scale: 
     child = session.start(POLICY, {"policy": f"fake:{policy}", "n_action_steps": N_ACTION_STEPS})
     session.call("policy/configure")
     session.call("policy/activate")
+    if robot is SIM:
+        session.require_ready()
     return child
 
 
@@ -111,13 +113,22 @@ def test_stop_is_latched_until_a_person_resets(session: Session, policy: Path) -
     session.wait(says("track", stopped), 10.0, "TRACK after the reset")
 
 
+def test_hold_is_the_safety_nodes_last_word(session: Session, policy: Path) -> None:
+    session.start(SIM, {})
+    safety = session.start(SAFETY, {"spec": str(policy / "spec.json")})
+    session.wait(says("hold"), 10.0, "HOLD")
+    safety.process.send_signal(signal.SIGTERM)
+    last = session.wait(lambda line: line.get("text") == "the safety node is ending", 5.0, "the last word")
+    assert last["values"]["mode"] == "hold"
+    assert safety.process.wait(5.0) == 0
+
+
 def test_a_refusal_holds(session: Session, policy: Path) -> None:
-    session.start(SIM, {"rate_scale": 4.0})
+    """Brought up as the launch files do: nobody calls anything."""
+    session.start(SIM, {"rate_scale": 4.0, "autostart": True})
     session.start(SAFETY, {"spec": str(policy / "spec.json")})
-    session.start(POLICY, {"policy": f"fake:{policy}", "verifier": "refuse_all", "candidates": 3})
-    session.call("policy/configure")
-    session.call("policy/activate")
-    session.call("sim/next_episode")
+    refusing = {"policy": f"fake:{policy}", "verifier": "refuse_all", "candidates": 3}
+    session.start(POLICY, {**refusing, "autostart": True})
     refused = tracked = 0
     for line in session.take(30.0):
         refused += line.get("topic") == "policy" and line["text"] == "none is good enough"
@@ -126,7 +137,7 @@ def test_a_refusal_holds(session: Session, policy: Path) -> None:
             assert line["values"]["held_steps"] == line["values"]["steps"] == 80
             break
     assert tracked == 0
-    assert refused >= 10
+    assert refused >= 5  # it may have come up in the middle of the episode
 
 
 def test_a_policy_for_another_robot_never_moves_this_one(session: Session, policy: Path, spec: Spec) -> None:
