@@ -27,7 +27,7 @@ class Args:
     """Suite of simulated tasks."""
     demonstrations: int = 1200
     """Scripted episodes to learn from."""
-    steps: int = 4500
+    steps: int = 3000
     """Training steps, at most."""
     train_minutes: float = 4.0
     """Minutes of training, at most."""
