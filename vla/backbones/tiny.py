@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from vla.modules import Backbone as BackboneProtocol
 from vla.modules import Batch, Memory
 from vla.spec import Spec
+from vla.tokenizers.words import MAX_WORDS
 
 
 @dataclass(frozen=True)
@@ -64,11 +65,11 @@ class Backbone(BackboneProtocol):
 class _Sentence(nn.Module):
     """Token ids (B, L) -> (B, text_width): one transformer layer, mean over the real words."""
 
-    def __init__(self, vocabulary_size: int, width: int, max_length: int = 64) -> None:
+    def __init__(self, vocabulary_size: int, width: int) -> None:
         super().__init__()
         self.embed = nn.Embedding(vocabulary_size, width, padding_idx=0)
         # As large as a word: at 0.02 "red on green" and "green on red" stay one sentence for thousands of steps.
-        self.position = nn.Parameter(torch.randn(max_length, width))
+        self.position = nn.Parameter(torch.randn(MAX_WORDS, width))
         self.layer = nn.TransformerEncoderLayer(width, 4, 2 * width, 0.0, batch_first=True, norm_first=True)
 
     def forward(self, tokens: Tensor) -> Tensor:

@@ -12,8 +12,10 @@ import numpy.typing as npt
 
 from vla.errors import BadConfig, UnknownInstruction
 
-_WORD = re.compile(r"[a-z0-9']+")
+_WORD = re.compile(r"(?:[^\W_]|')+")  # letters of any script: a word we cannot read is unknown, not punctuation
 _MAX_CHARACTERS = 2000
+MAX_WORDS = 64
+"""The longest instruction; backbones have this many positions."""
 
 
 @dataclass(frozen=True)
@@ -28,13 +30,18 @@ class WordTokenizer:
         """The vocabulary of a set of sentences, long enough for the longest.
 
         Raises:
-            BadConfig: no words at all.
+            BadConfig: no words at all, or a sentence of more than MAX_WORDS.
         """
         split = [_WORD.findall(s.lower()) for s in sentences]
         words = sorted({w for s in split for w in s})
         if not words:
             raise BadConfig("no instruction has any words; a language-conditioned policy needs the `task` field")
-        return cls(tuple(words), max(len(s) for s in split))
+        longest = max(split, key=len)
+        if len(longest) > MAX_WORDS:
+            raise BadConfig(
+                f"instruction {' '.join(longest[:8])!r}... has {len(longest)} words; {MAX_WORDS} are the most"
+            )
+        return cls(tuple(words), len(longest))
 
     @property
     def vocabulary_size(self) -> int:
@@ -47,7 +54,11 @@ class WordTokenizer:
         Raises:
             UnknownInstruction: no words, unknown words (named), or more words than any training sentence had.
         """
-        found = _WORD.findall(sentence.lower()) if len(sentence) <= _MAX_CHARACTERS else []
+        if len(sentence) > _MAX_CHARACTERS:
+            raise UnknownInstruction(
+                f"instruction {sentence[:80]!r}... has {len(sentence)} characters; {_MAX_CHARACTERS} are the most"
+            )
+        found = _WORD.findall(sentence.lower())
         ids = {w: i for i, w in enumerate(self.words, start=1)}
         unknown = sorted({w for w in found if w not in ids})
         if unknown:
@@ -70,11 +81,15 @@ class WordTokenizer:
     def from_json(cls, data: Any) -> Self:
         """Rebuild from untrusted JSON. Raises BadConfig."""
         try:
-            words, length = tuple(data["words"]), int(data["max_length"])
-        except (TypeError, KeyError, ValueError) as error:
+            kind, words, length = data["type"], data["words"], data["max_length"]
+        except (TypeError, KeyError) as error:
             raise BadConfig(f"not a word tokenizer: {error}") from error
-        if not all(isinstance(w, str) and _WORD.fullmatch(w) for w in words) or len(set(words)) != len(words):
-            raise BadConfig("not a word tokenizer: words must be unique and lower case")
-        if not words or not 0 < length <= 512:
-            raise BadConfig(f"not a word tokenizer: {len(words)} words, max_length {length}")
-        return cls(words, length)
+        if kind != "words" or not isinstance(words, list):
+            raise BadConfig(f"not a word tokenizer: type {kind!r}, words of type {type(words).__name__}")
+        if not all(isinstance(w, str) and _WORD.fullmatch(w) and w == w.lower() for w in words):
+            raise BadConfig("not a word tokenizer: words must be lower case, without spaces or punctuation")
+        if not words or len(set(words)) != len(words):
+            raise BadConfig("not a word tokenizer: there must be words, each of them once")
+        if type(length) is not int or not 0 < length <= MAX_WORDS:
+            raise BadConfig(f"not a word tokenizer: max_length {length!r} is not within 1 and {MAX_WORDS}")
+        return cls(tuple(words), length)
