@@ -72,22 +72,16 @@ def test_a_vocabulary_needs_words_and_sentences_short_enough_to_learn() -> None:
         WordTokenizer.of(["very " * (MAX_WORDS + 1)])
 
 
-@given(st.lists(st.text(max_size=60), max_size=6))
+HAS_WORDS = st.text(max_size=60).filter(lambda s: any(c.isalnum() for c in s.lower()))
+
+
+@given(st.lists(HAS_WORDS, min_size=1, max_size=6))
 def test_whatever_people_write_survives_json_and_encodes_alike(sentences: list[str]) -> None:
-    try:
-        made = WordTokenizer.of(sentences)
-    except BadConfig:
-        return
+    made = WordTokenizer.of(sentences)
     again = WordTokenizer.from_json(json.loads(json.dumps(made.to_json())))
     assert again == made
     for sentence in sentences:
-        try:
-            ids = made.encode(sentence)
-        except UnknownInstruction as error:
-            assert "has 0 words" in str(error)
-            continue
-        np.testing.assert_array_equal(again.encode(sentence), ids)
-        assert words_of(again, sentence) == words_of(made, sentence.lower())
+        assert words_of(again, sentence) == words_of(made, sentence.lower()) != []
 
 
 GOOD: dict[str, Any] = {"type": "words", "words": ["a", "b"], "max_length": 3}
