@@ -72,10 +72,12 @@ class Cache:
         """The first n episodes, as views of the same arrays.
 
         Raises:
-            BadDataset: there are fewer.
+            BadDataset: there are fewer, or none were asked for.
         """
-        if n > self.n_episodes:
-            raise BadDataset(f"{n} episodes asked for, the dataset has {self.n_episodes}; collect more")
+        if not 1 <= n <= self.n_episodes:
+            raise BadDataset(
+                f"{n} episodes asked for, the dataset has {self.n_episodes}; ask for fewer or collect more"
+            )
         end = int(np.searchsorted(self.episode, np.unique(self.episode)[n - 1], side="right"))
         return Cache(
             self.spec,
@@ -104,12 +106,13 @@ def open_cache(dataset: Path, progress: Callable[[int, int], None] | None = None
         shutil.rmtree(part, ignore_errors=True)
         try:
             _build(dataset, part, progress)
-        except OSError as error:
+            write_json(part / "cache.json", {"version": _VERSION, "fingerprint": key})
+            shutil.rmtree(folder, ignore_errors=True)
+            part.rename(folder)
+        except (OSError, ValueError, KeyError) as error:  # what pyarrow and a full disk raise
+            raise BadDataset(f"cannot build the training cache in {dataset}: {error}; is it complete?") from error
+        finally:
             shutil.rmtree(part, ignore_errors=True)
-            raise BadDataset(f"cannot build the training cache in {dataset}: {error}") from error
-        write_json(part / "cache.json", {"version": _VERSION, "fingerprint": key})
-        shutil.rmtree(folder, ignore_errors=True)
-        part.rename(folder)
     spec = Spec.load(folder / "spec.json")
     return Cache(
         spec,
@@ -127,10 +130,10 @@ def _build(dataset: Path, out: Path, progress: Callable[[int, int], None] | None
 
     spec = Spec.load(dataset / "spec.json")
     tables = [pq.read_table(path) for path in sorted((dataset / "data").rglob("*.parquet"))]
-    state = _column(tables, "observation.state", np.float32, len(spec.state))
-    action = _column(tables, "action", np.float32, len(spec.action))
-    episode = _column(tables, "episode_index", np.int64)
-    task = _column(tables, "task_index", np.int64)
+    state = _column(dataset, tables, "observation.state", np.float32, len(spec.state))
+    action = _column(dataset, tables, "action", np.float32, len(spec.action))
+    episode = _column(dataset, tables, "episode_index", np.int64)
+    task = _column(dataset, tables, "task_index", np.int64)
     total = len(episode)
     if total == 0:
         raise BadDataset(f"{dataset} has no frames; collect demonstrations first")
@@ -154,43 +157,44 @@ def _build(dataset: Path, out: Path, progress: Callable[[int, int], None] | None
     out.mkdir(parents=True)
     for number, camera in enumerate(spec.cameras):
         shape = (total, camera.height, camera.width, 3)
-        images = np.lib.format.open_memmap(  # type: ignore[no-untyped-call]
-            out / f"image_{camera.name}.npy", "w+", np.uint8, shape
-        )
         done = 0
-        for frame in _frames(dataset, f"observation.images.{camera.name}", tables):
-            if done == total or frame.shape != shape[1:]:
-                raise BadDataset(
-                    f"{dataset}: camera {camera.name!r} frame {done} has shape {frame.shape} of {total} frames; "
-                    f"the spec wants {shape[1:]}"
-                )
-            images[done] = frame
-            done += 1
-            if progress and done % 256 == 0:
-                progress(number * total + done, total * len(spec.cameras))
+        # Written, not mapped: writing to a map on a full disk is a signal that kills, not an error.
+        with (out / f"image_{camera.name}.npy").open("wb") as file:
+            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_2_0(file, header)  # type: ignore[no-untyped-call]
+            for frame in _frames(dataset, f"observation.images.{camera.name}", tables):
+                if done == total:
+                    raise BadDataset(f"{dataset}: camera {camera.name!r} has more frames than the {total} of the data")
+                if frame.shape != shape[1:]:
+                    raise BadDataset(
+                        f"{dataset}: camera {camera.name!r} frame {done} has shape {frame.shape}, the spec {shape[1:]}"
+                    )
+                file.write(frame.tobytes())
+                done += 1
+                if progress and done % 256 == 0:
+                    progress(number * total + done, total * len(spec.cameras))
         if done < total:
             raise BadDataset(
                 f"{dataset}: camera {camera.name!r} has {done} of {total} frames; the recording was cut short. "
                 "`vla collect` with the same arguments finishes it"
             )
-        images.flush()
     for name, array in (("state", state), ("action", action), ("episode", episode), ("instruction", instruction)):
         np.save(out / f"{name}.npy", array)
     write_json(out / "instructions.json", instructions)
     spec.save(out / "spec.json")
 
 
-def _column(tables: list[Any], name: str, dtype: type, width: int | None = None) -> npt.NDArray[Any]:
+def _column(dataset: Path, tables: list[Any], name: str, dtype: type, width: int | None = None) -> npt.NDArray[Any]:
     """One column of all tables as (T,) or (T, width)."""
     parts = []
     for table in tables:
         if name not in table.column_names:
-            raise BadDataset(f"the dataset has no column {name!r}; it has {table.column_names}")
+            raise BadDataset(f"{dataset} has no column {name!r}; it has {table.column_names}")
         values = table[name].combine_chunks()
         flat = values.flatten() if width is not None else values
         array = flat.to_numpy(zero_copy_only=False).astype(dtype)
         if width is not None and array.size != len(table) * width:
-            raise BadDataset(f"column {name!r} is not {width} wide everywhere, as the spec says")
+            raise BadDataset(f"{dataset}: column {name!r} is not {width} wide everywhere, as the spec says")
         parts.append(array.reshape(-1, width) if width is not None else array)
     return np.concatenate(parts) if parts else np.zeros((0,) if width is None else (0, width), dtype)
 
@@ -223,7 +227,8 @@ def _fingerprint(dataset: Path) -> str:
     if not (dataset / "meta" / "info.json").is_file() or not (dataset / "spec.json").is_file():
         raise BadDataset(f"{dataset} is not a dataset of ours: meta/info.json or spec.json is missing")
     hasher = hashlib.sha256()
-    for path in sorted([dataset / "spec.json", *(dataset / "data").rglob("*"), *(dataset / "videos").rglob("*")]):
+    files = [dataset / "spec.json", dataset / "meta" / "tasks.parquet"]
+    for path in sorted([*files, *(dataset / "data").rglob("*"), *(dataset / "videos").rglob("*")]):
         if path.is_file():
             stat = path.stat()
             hasher.update(f"{path.relative_to(dataset)} {stat.st_size} {stat.st_mtime_ns}\n".encode())
