@@ -219,6 +219,7 @@ def _ros(args: Args) -> dict[str, Any]:
         candidates=K,
         successes=args.ros_successes,
         episodes=2 * args.ros_successes,
+        rate_scale=2.0,
         kill_test=True,
     )
     result = run(config, args.out / "ros")

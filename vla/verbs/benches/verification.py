@@ -1,6 +1,7 @@
 """Does choosing help? Verifiers against every free alternative, on an under-trained policy and on the demo's.
 
-The under-trained policy sees 150 demonstrations. All arms run the same 300 seeds, which nothing else uses; the gain is
+The under-trained policy sees 200 demonstrations for 700 steps: about half of its episodes succeed. (With 100 it never
+stacks, and where no candidate is good there is nothing to choose.) All arms run the same 300 seeds, which nothing else uses; the gain is
 taken over the *best* setting without a verifier, and three refits start from fresh rollouts.
 """
 
@@ -19,10 +20,11 @@ from vla.statistics import Rate, paired, wilson
 from vla.verbs import demo
 from vla.verbs.bench import Args, Metric
 
-DEMONSTRATIONS = 150
-TRAIN_STEPS = 1200
+DEMONSTRATIONS = 200
+TRAIN_STEPS = 700
 EPISODES = 300
 SEED = 7_000_000
+ROLLOUT_EPISODES = 800
 ROLLOUT_SEEDS = (3_100_000, 3_200_000, 3_300_000)
 N_ACTION_STEPS = 4
 VERIFIER = demo.VERIFIER
@@ -131,7 +133,9 @@ class _Lab:
         from vla_sim.branch import BranchConfig, collect_rollouts
 
         if i not in self._rollouts:
-            config = BranchConfig(str(self.policy), seed=ROLLOUT_SEEDS[i], n_action_steps=N_ACTION_STEPS)
+            config = BranchConfig(
+                str(self.policy), episodes=ROLLOUT_EPISODES, seed=ROLLOUT_SEEDS[i], n_action_steps=N_ACTION_STEPS
+            )
             with bar(f"rollouts {i + 1}") as show:
                 self._rollouts = {i: collect_rollouts(config, self.workers, show)}
         return self._rollouts[i]
