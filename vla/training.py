@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast
 from torch import Tensor, nn
 
 from vla import checkpoint, policy, registry
@@ -27,9 +28,12 @@ from vla.errors import BadCheckpoint, BadConfig
 from vla.modules import Batch, Objective
 from vla.normalise import measure
 from vla.policy import PolicyConfig, PolicyNet
-from vla.runs import write_json
+from vla.runs import to_plain, write_json, write_text
 from vla.spec import Method, require_match
 from vla.tokenizers.words import WordTokenizer
+
+_SAVE_EVERY_S = 20.0
+"""What a kill can cost."""
 
 
 @dataclass(frozen=True)
@@ -113,8 +117,7 @@ def train(
         BadConfig: settings that cannot work.
         BadCheckpoint: `out` holds another run, or a state that does not fit this config.
     """
-    if config.steps < 1 or config.batch_size < 1:
-        raise BadConfig(f"steps and batch_size must be at least 1, got {config.steps} and {config.batch_size}")
+    _check(config, initial)
     cache = cache if config.episodes is None else cache.first_episodes(config.episodes)
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
     if initial is not None:
@@ -133,18 +136,25 @@ def train(
         module.parameters(), config.learning_rate, weight_decay=config.weight_decay, fused=True
     )
     average = copy.deepcopy(net).eval()
-    start, spent = _resume(config, out, module, average, optimiser) if resume else _fresh_folder(config, out)
+    start, spent = _resume(config, out, module, average, optimiser) if resume else (0, 0.0)
+    if accelerator.is_main_process:
+        if not resume:
+            _fresh_folder(config, out)
+        _drop_rows_after(out / "log.jsonl", start)
     prepared, optimiser = accelerator.prepare(module, optimiser)
     average.to(accelerator.device)
     data = _Frames(cache, config, net, targets, accelerator)
     torch.manual_seed(config.seed * 1_000_003 + start + accelerator.process_index)
     began, saved, step = time.monotonic() - spent, time.monotonic(), start
     smooth = _Smooth()
+    accelerator.wait_for_everyone()
     with (out / "log.jsonl").open("a") as log:
         while True:
             seconds = time.monotonic() - began
             fraction = step / config.steps
             if config.minutes is not None:
+                if accelerator.num_processes > 1:  # one clock, or they would not stop at the same step
+                    seconds = float(broadcast(torch.tensor(seconds, device=accelerator.device)))
                 fraction = max(fraction, seconds / 60 / config.minutes)
             if fraction >= 1:
                 break
@@ -167,7 +177,7 @@ def train(
                 if step % 20 == 0:
                     log.write(json.dumps(dataclasses.asdict(now)) + "\n")
                     log.flush()
-                if time.monotonic() - saved > 20:
+                if time.monotonic() - saved > _SAVE_EVERY_S:
                     _save_state(config, out, module, average, optimiser, step, seconds)
                     saved = time.monotonic()
             if on_step:
@@ -225,12 +235,40 @@ def _initial(config: TrainConfig, cache: Cache) -> PolicyNet:
     return policy.fresh(config.policy, cache.spec, tokenizer, statistics, config.seed)
 
 
-def _fresh_folder(config: TrainConfig, out: Path) -> tuple[int, float]:
+def _check(config: TrainConfig, initial: PolicyNet | None) -> None:
+    """Refuse what cannot work before anything is written. Raises BadConfig."""
+    if config.steps < 1 or config.batch_size < 1:
+        raise BadConfig(f"steps and batch_size must be at least 1, got {config.steps} and {config.batch_size}")
+    if config.minutes is not None and not config.minutes > 0:
+        raise BadConfig(f"minutes must be more than 0, got {config.minutes}")
+    if initial is not None and (changed := _changed(initial.config, config.policy)):
+        raise BadConfig(f"the policy to start from has other parts: {'; '.join(changed)}; ask for the same")
+
+
+def _changed(before: Any, now: Any) -> list[str]:
+    """Fields of two configs, dataclasses or JSON, that differ."""
+    old, new = to_plain(before), to_plain(now)
+    return [f"{k} was {old.get(k)!r}, now {new[k]!r}" for k in new if old.get(k) != new[k]]
+
+
+def _fresh_folder(config: TrainConfig, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     if (out / "training.json").exists():
         raise BadCheckpoint(f"{out} already holds a training run; pass --resume to go on, or choose another folder")
-    write_json(out / "training.json", {"config": dataclasses.asdict(config), "step": 0, "seconds": 0.0})
-    return 0, 0.0
+    write_json(out / "training.json", {"config": dataclasses.asdict(config)})
+
+
+def _drop_rows_after(log: Path, step: int) -> None:
+    """Forget what is trained again, and the line a kill cut short: the curve has each step once."""
+    kept = []
+    for line in log.read_text().splitlines() if log.exists() else []:
+        try:
+            if json.loads(line)["step"] > step:
+                break
+        except (ValueError, KeyError, TypeError):
+            break
+        kept.append(line + "\n")
+    write_text(log, "".join(kept))
 
 
 def _save_state(
@@ -257,10 +295,10 @@ def _resume(
     """Load the state of an interrupted run; a run killed before its first save starts over."""
     try:
         before = json.loads((out / "training.json").read_text())["config"]
-    except (OSError, ValueError, KeyError) as error:
+        changed = _changed(before, config)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadCheckpoint(f"{out} holds no training run to resume: {error}") from error
-    now = json.loads(json.dumps(dataclasses.asdict(config)))
-    if changed := [f"{k}: {before.get(k)!r} then, {now[k]!r} now" for k in now if before.get(k) != now[k]]:
+    if changed:
         raise BadCheckpoint(f"{out} was started with other settings ({'; '.join(changed)}); choose another folder")
     if not (out / "training.safetensors").exists():
         return 0, 0.0

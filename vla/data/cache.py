@@ -6,9 +6,12 @@ cache decodes everything once, in order, into flat arrays the operating system p
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import io
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -102,17 +105,9 @@ def open_cache(dataset: Path, progress: Callable[[int, int], None] | None = None
     """
     folder, key = dataset / "cache", _fingerprint(dataset)
     if not _is_current(folder, key):
-        part = dataset / "cache.part"
-        shutil.rmtree(part, ignore_errors=True)
-        try:
-            _build(dataset, part, progress)
-            write_json(part / "cache.json", {"version": _VERSION, "fingerprint": key})
-            shutil.rmtree(folder, ignore_errors=True)
-            part.rename(folder)
-        except (OSError, ValueError, KeyError) as error:  # what pyarrow and a full disk raise
-            raise BadDataset(f"cannot build the training cache in {dataset}: {error}; is it complete?") from error
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
+        with _alone(dataset):
+            if not _is_current(folder, key):
+                _replace(dataset, folder, key, progress)
     spec = Spec.load(folder / "spec.json")
     return Cache(
         spec,
@@ -123,6 +118,32 @@ def open_cache(dataset: Path, progress: Callable[[int, int], None] | None = None
         json.loads((folder / "instructions.json").read_text()),
         np.load(folder / "instruction.npy"),
     )
+
+
+def _replace(dataset: Path, folder: Path, key: str, progress: Callable[[int, int], None] | None) -> None:
+    """Build beside the place and rename: there is a whole cache or none."""
+    part = dataset / "cache.part"
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        _build(dataset, part, progress)
+        write_json(part / "cache.json", {"version": _VERSION, "fingerprint": key})
+        shutil.rmtree(folder, ignore_errors=True)
+        part.rename(folder)
+    except (OSError, ValueError, KeyError) as error:  # what pyarrow and a full disk raise
+        raise BadDataset(f"cannot build the training cache in {dataset}: {error}; is it complete?") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Wait until no other process is in this block: training on several GPUs opens the same dataset in each."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _build(dataset: Path, out: Path, progress: Callable[[int, int], None] | None) -> None:
