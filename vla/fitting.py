@@ -23,7 +23,7 @@ def fit(
         BadDataset: the rollouts do not hold what it learns from.
     """
     kind = getattr(registry.module("verifiers", name), registry.KINDS["verifiers"])
-    config = kind.configure({}, rollouts)
+    config = registry.resolved("verifiers", name, kind.configure({}, rollouts))
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:

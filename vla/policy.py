@@ -51,7 +51,11 @@ class PolicyNet(nn.Module):
     def __init__(self, config: PolicyConfig, spec: Spec, tokenizer: WordTokenizer, statistics: Statistics) -> None:
         """`spec` is the dataset's; the policy's own adds chunk_size and normalisation."""
         super().__init__()
-        self.config = config
+        self.config = dataclasses.replace(
+            config,
+            backbone_config=registry.resolved("backbones", config.backbone, config.backbone_config),
+            head_config=registry.resolved("heads", config.head, config.head_config),
+        )
         self.spec = dataclasses.replace(spec, chunk_size=config.chunk_size, normalisation=statistics.for_spec())
         self.tokenizer = tokenizer
         self.normaliser = Normaliser(statistics)

@@ -6,6 +6,7 @@ Looked up in order: the flat folder (`vla/heads/flow.py` is head "flow"), entry 
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import importlib.util
 import pkgutil
@@ -59,12 +60,12 @@ def build(kind: str, name: str, config: dict[str, Any], *args: Any, **kwargs: An
     Raises:
         UnknownName: no such method, or a config field it does not have.
     """
-    found = module(kind, name)
-    try:
-        parsed = found.Config(**config)
-    except TypeError as error:
-        raise UnknownName(f"{kind.removesuffix('s')} {name!r}: {error}") from error
-    return getattr(found, KINDS[kind])(parsed, *args, **kwargs)
+    return getattr(module(kind, name), KINDS[kind])(_config(kind, name, config), *args, **kwargs)
+
+
+def resolved(kind: str, name: str, config: dict[str, Any]) -> dict[str, Any]:
+    """A config with its defaults filled in: what is saved, so that a default may change later. Raises UnknownName."""
+    return dataclasses.asdict(_config(kind, name, config))
 
 
 def open_policy(name: str) -> OpenedPolicy:
@@ -91,6 +92,13 @@ def suite(name: str) -> Any:
 def suites() -> list[str]:
     """Names of the installed suites."""
     return sorted({e.name for e in entry_points(group="vla.suites")})
+
+
+def _config(kind: str, name: str, config: dict[str, Any]) -> Any:
+    try:
+        return module(kind, name).Config(**config)
+    except TypeError as error:
+        raise UnknownName(f"{kind.removesuffix('s')} {name!r}: {error}") from error
 
 
 def _entry(group: str, name: str) -> Any:

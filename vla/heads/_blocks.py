@@ -36,7 +36,7 @@ class ModulatedBlock(nn.Module):
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """x (B, N, hidden); condition (B, 1 or N, condition): shared by all candidates when it is the same for all."""
         scale, shift, gate = self.modulation(condition).split(self.up.in_features, dim=-1)
-        step: Tensor = gate * self.down(F.gelu(self.up(self.norm(x) * (1 + scale) + shift)))
+        step: Tensor = gate * self.down(F.relu(self.up(self.norm(x) * (1 + scale) + shift)))
         return x + step
 
 

@@ -74,8 +74,8 @@ class Judge(nn.Module):
 
     def forward(self, observation: Tensor, action: Tensor) -> Tensor:
         """observation (B, D), action (B, N, A') -> (B, N)."""
-        h = F.gelu(self.norm(self.of_observation(observation)[:, None] + self.of_action(action)))
-        return self.out(F.gelu(self.middle(h)))[..., 0]  # type: ignore[no-any-return]
+        h = F.relu(self.norm(self.of_observation(observation)[:, None] + self.of_action(action)))
+        return self.out(F.relu(self.middle(h)))[..., 0]  # type: ignore[no-any-return]
 
 
 class Decisions:

@@ -1,8 +1,8 @@
 """Does choosing help? Verifiers against every free alternative, on an under-trained policy and on the demo's.
 
 The under-trained policy sees 200 demonstrations for 700 steps: about half of its episodes succeed. (With 100 it never
-stacks, and where no candidate is good there is nothing to choose.) All arms run the same 300 seeds, which nothing else uses; the gain is
-taken over the *best* setting without a verifier, and three refits start from fresh rollouts.
+stacks, and where no candidate is good there is nothing to choose.) All arms run the same 300 seeds, which nothing else
+uses; the gain is taken over the *best* setting without a verifier, and three refits start from fresh rollouts.
 """
 
 from __future__ import annotations
