@@ -159,7 +159,10 @@ def other_camera(folder: Path) -> None:
         (lambda f: (f / "verify.onnx").write_bytes(b"no graph"), r"cannot load verify\.onnx"),
         (swap_graphs, r"encode\.onnx takes memory_mask"),
         (other_camera, r"golden\.npz: image_agent is uint8"),
-        (lambda f: (f / "tokenizer.json").write_text('{"type": "words", "words": ["a"], "max_length": 9}'), "golden.npz: tokens is"),
+        (
+            lambda f: (f / "tokenizer.json").write_text('{"type": "words", "words": ["a"], "max_length": 9}'),
+            "golden.npz: tokens is",
+        ),
         (lambda f: (f / "spec.json").write_text("{}"), r"spec\.json is not a valid spec"),
         (lambda f: edit_golden(f, lambda a: a.pop("noise")), r"golden\.npz lacks noise"),
         (lambda f: edit_golden(f, lambda a: a.update(noise=np.zeros(3))), "noise has shape"),
