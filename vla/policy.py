@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -39,6 +39,12 @@ class PolicyConfig:
     head_config: dict[str, Any] = field(default_factory=dict)
     """Fields of the head's Config that differ from its defaults."""
 
+    def resolved(self) -> Self:
+        """With the parts' defaults filled in. Raises UnknownName."""
+        backbone = registry.resolved("backbones", self.backbone, self.backbone_config)
+        head = registry.resolved("heads", self.head, self.head_config)
+        return dataclasses.replace(self, backbone_config=backbone, head_config=head)
+
 
 class PolicyNet(nn.Module):
     """Observation batch -> memory -> action chunks."""
@@ -51,11 +57,7 @@ class PolicyNet(nn.Module):
     def __init__(self, config: PolicyConfig, spec: Spec, tokenizer: WordTokenizer, statistics: Statistics) -> None:
         """`spec` is the dataset's; the policy's own adds chunk_size and normalisation."""
         super().__init__()
-        self.config = dataclasses.replace(
-            config,
-            backbone_config=registry.resolved("backbones", config.backbone, config.backbone_config),
-            head_config=registry.resolved("heads", config.head, config.head_config),
-        )
+        self.config = config.resolved()
         self.spec = dataclasses.replace(spec, chunk_size=config.chunk_size, normalisation=statistics.for_spec())
         self.tokenizer = tokenizer
         self.normaliser = Normaliser(statistics)

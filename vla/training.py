@@ -241,7 +241,7 @@ def _check(config: TrainConfig, initial: PolicyNet | None) -> None:
         raise BadConfig(f"steps and batch_size must be at least 1, got {config.steps} and {config.batch_size}")
     if config.minutes is not None and not config.minutes > 0:
         raise BadConfig(f"minutes must be more than 0, got {config.minutes}")
-    if initial is not None and (changed := _changed(initial.config, config.policy)):
+    if initial is not None and (changed := _changed(initial.config, config.policy.resolved())):
         raise BadConfig(f"the policy to start from has other parts: {'; '.join(changed)}; ask for the same")
 
 
