@@ -1,7 +1,8 @@
 """A policy on disk: `policy.safetensors`, `config.json`, `spec.json`, and `verifiers/NAME.safetensors` with its JSON.
 
-Weights are safetensors and everything else is JSON: nothing here can run code when it is opened. Each file is
-written beside its place and renamed into it, so a kill leaves the old one or the new one, never half of one.
+Weights are safetensors and everything else is JSON: no file here runs code when it is opened. A part that was named by
+a Python file of yours (`./mine.py`) is imported from where that file lies. Each file is written beside its place and
+renamed into it, so a kill leaves the old one or the new one, never half of one.
 """
 
 from __future__ import annotations
@@ -25,12 +26,15 @@ from vla.runs import revision, write_json
 from vla.spec import Spec, differences
 from vla.tokenizers.words import WordTokenizer
 
+_MISFITS = (KeyError, TypeError, ValueError, AttributeError, AssertionError, RuntimeError)
+"""What building a network from somebody's JSON, and filling it with somebody's tensors, may raise."""
+
 
 def save(folder: Path, net: PolicyNet, trained: dict[str, Any]) -> None:
     """Write a policy; `trained` says how it came to be (dataset, steps, seed)."""
     folder.mkdir(parents=True, exist_ok=True)
     save_tensors(folder / "policy.safetensors", net.state_dict())
-    net.spec.save(folder / "spec.json")
+    write_json(folder / "spec.json", net.spec.to_json())
     config = {
         "policy": dataclasses.asdict(net.config),
         "tokenizer": net.tokenizer.to_json(),
@@ -56,7 +60,7 @@ def load(folder: Path) -> PolicyNet:
         base = dataclasses.replace(spec, chunk_size=None, normalisation=None)
         net = PolicyNet(policy, base, tokenizer, statistics)
         net.load_state_dict(tensors)
-    except (BadConfig, UnknownName, KeyError, TypeError, RuntimeError) as error:
+    except (BadConfig, UnknownName, *_MISFITS) as error:
         raise BadCheckpoint(f"{folder} cannot be loaded: {error}") from error
     if found := differences(spec, net.spec):
         raise BadCheckpoint(f"{folder}: spec.json and the weights do not belong together: {'; '.join(found)}")
@@ -88,7 +92,7 @@ def load_verifiers(folder: Path, net: PolicyNet) -> dict[str, Verifier]:
         try:
             verifier: Verifier = registry.build("verifiers", path.stem, about["config"], net.spec, net)
             verifier.load_state_dict(load_tensors(path.with_suffix(".safetensors")))
-        except (UnknownName, KeyError, TypeError, RuntimeError) as error:
+        except (BadConfig, UnknownName, *_MISFITS) as error:
             raise BadCheckpoint(f"verifier {path} cannot be loaded: {error}") from error
         found[path.stem] = verifier.eval()
     return found
