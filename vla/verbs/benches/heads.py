@@ -1,0 +1,82 @@
+"""Every head on the same demonstrations, backbone and number of steps: size, success, and what a decision costs."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from vla import registry
+from vla.comparison import rates
+from vla.verbs import demo
+from vla.verbs.bench import Args, Metric
+
+STEPS = 2500
+EPISODES = 200
+SEED = 8_000_000
+
+
+def measure(args: Args) -> list[Metric]:
+    """Train and evaluate the heads that are not there yet; four rows each."""
+    trained = demo.Args(out=args.out / "demo", workers=args.workers)
+    demo.collect(trained)
+    rows = []
+    for head in registry.names("heads"):
+        folder = args.out / "heads" / head
+        _train(head, trained.out / "dataset", folder, args.workers)
+        rows += _rows(head, folder, args.workers)
+    return rows
+
+
+def _train(head: str, dataset: Path, folder: Path, workers: int) -> None:
+    import torch
+
+    from vla.data.cache import open_cache
+    from vla.policy import PolicyConfig
+    from vla.progress import bar
+    from vla.training import Step, TrainConfig, train
+
+    if (folder / "policy.safetensors").exists():
+        return
+    torch.set_num_threads(workers)
+    with bar(head) as show:
+
+        def on_step(now: Step) -> None:
+            show(now.fraction, f"step {now.step} loss {now.loss:.4f}")
+
+        config = TrainConfig(PolicyConfig(head=head), steps=STEPS)
+        resume = (folder / "training.json").exists()
+        train(config, open_cache(dataset), folder, resume=resume, on_step=on_step)
+    torch.set_num_threads(1)
+
+
+def _rows(head: str, folder: Path, workers: int) -> list[Metric]:
+    from vla_sim.evaluate import EvalConfig, evaluate
+
+    from vla.policy import load_policy
+
+    config = EvalConfig(policy=str(folder), episodes=EPISODES, seed=SEED)
+    rate = rates(evaluate(config, folder / "eval", workers, resume=True))["all"]
+    opened = load_policy(str(folder))
+    return [
+        Metric(f"{head}, parameters", opened.net.n_parameters, ""),
+        Metric(f"{head}, success", rate.rate, "", rate.n, rate.low, rate.high),
+        Metric(f"{head}, decision K=1", _decision_ms(opened, 1), "ms"),
+        Metric(f"{head}, decision K=16", _decision_ms(opened, 16), "ms"),
+    ]
+
+
+def _decision_ms(opened: Any, candidates: int) -> float:
+    """Median time of an unverified decision in torch."""
+    import numpy as np
+
+    from vla.pipeline import FirstCandidate, Pipeline
+
+    pipeline = Pipeline(opened, FirstCandidate(), candidates)
+    observation = opened.spec.fake_observation(opened.net.tokenizer.words[0])
+    rng, took = np.random.default_rng(0), []
+    for _ in range(30):
+        start = time.perf_counter()
+        pipeline.decide(observation, rng)
+        took.append(1e3 * (time.perf_counter() - start))
+    return float(np.median(took[5:]))
