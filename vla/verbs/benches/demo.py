@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import sys
 from typing import Any
 
 from vla.errors import BadDataset
@@ -17,8 +15,7 @@ def measure(args: Args) -> list[Metric]:
     asked = demo.Args(out=args.out / "demo", workers=args.workers)
     summary = asked.out / "summary.json"
     if not summary.exists():
-        with contextlib.redirect_stdout(sys.stderr):
-            demo.main(asked)
+        demo.main(asked)
     try:
         found = json.loads(summary.read_text())
         return _rows(found)

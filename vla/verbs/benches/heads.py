@@ -51,9 +51,8 @@ def _train(head: str, dataset: Path, folder: Path, workers: int) -> None:
 
 
 def _rows(head: str, folder: Path, workers: int) -> list[Metric]:
-    from vla_sim.evaluate import EvalConfig, evaluate
-
     from vla.policy import load_policy
+    from vla_sim.evaluate import EvalConfig, evaluate
 
     config = EvalConfig(policy=str(folder), episodes=EPISODES, seed=SEED)
     rate = rates(evaluate(config, folder / "eval", workers, resume=True))["all"]

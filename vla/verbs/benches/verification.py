@@ -33,16 +33,17 @@ VERIFIER = demo.VERIFIER
 def measure(args: Args) -> list[Metric]:
     """Train, fit, and evaluate what is not there yet; then one row a metric."""
     trained = demo.Args(out=args.out / "demo", workers=args.workers)
-    _prepare_demo(trained)
+    demo.collect(trained)
     lab = _Lab(args.out / "verification", trained.out / "dataset", args.workers)
     lab.train()
-    return [*_under_trained(lab), *_demo_policy(lab, trained.out / "policy"), *_rivals(lab)]
+    rows = _under_trained(lab)
+    _prepare_demo(trained)
+    return [*rows, *_demo_policy(lab, trained.out / "policy"), *_rivals(lab)]
 
 
 def _prepare_demo(trained: demo.Args) -> None:
     """The demo's own stages, where their results are missing."""
     if not (trained.out / "policy" / "verifiers" / f"{VERIFIER}.json").exists():
-        demo.collect(trained)
         if not (trained.out / "policy" / "policy.safetensors").exists():
             demo.train(trained)
         demo.fit_verifier(trained)
