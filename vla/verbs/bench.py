@@ -6,8 +6,10 @@ target is missed.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
@@ -64,7 +66,8 @@ def main(args: Args) -> int:
     if args.name not in names():
         raise UnknownName(f"no benchmark is called {args.name!r}; there is {', '.join(names())}")
     module = importlib.import_module(f"vla.verbs.benches.{args.name}")
-    metrics: list[Metric] = module.measure(args)
+    with contextlib.redirect_stdout(sys.stderr):  # standard output is for the rows alone
+        metrics: list[Metric] = module.measure(args)
     source = revision()
     if args.json:
         for m in metrics:

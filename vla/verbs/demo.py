@@ -17,6 +17,9 @@ from typing import Any
 
 VERIFIER = "privileged_advantage"
 K = 16
+ARMS = ("single", "verified", "onnx", "swapped")
+MADE = {"stages.json", "dataset", "policy", *ARMS, "bundle", "ros", "summary.json", "report.html"}
+"""Everything the demo writes: a demo that starts anew removes these."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +84,8 @@ class _Record:
         if before.get("key") == self.key and not before.get("finished"):
             self.done = before["done"]
             print(f"going on after {', '.join(self.done) or 'an interruption'}")
-        elif args.out.exists():
-            shutil.rmtree(args.out)
+        else:
+            _clear(args.out)
         args.out.mkdir(parents=True, exist_ok=True)
         self._write(False)
 
@@ -103,6 +106,25 @@ class _Record:
         from vla.runs import write_json
 
         write_json(self.path, {"key": self.key, "done": self.done, "finished": finished})
+
+
+def _clear(out: Path) -> None:
+    """Remove what an earlier demo made, and nothing else.
+
+    Raises:
+        BadConfig: there is something no demo makes; nothing was removed.
+    """
+    from vla.errors import BadConfig
+
+    found = list(out.iterdir()) if out.exists() else []
+    foreign = sorted(path.name for path in found if path.name not in MADE and path.suffix != ".part")
+    if foreign:
+        raise BadConfig(f"{out} holds {', '.join(foreign[:5])}, which no demo made; choose another folder for --out")
+    for path in found:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def collect(args: Args) -> dict[str, Any]:
@@ -271,7 +293,7 @@ def _finish(args: Args, record: _Record) -> int:
     summary = {"minutes": seconds / 60, "setup_minutes": args.setup_seconds / 60, **found}
     summary |= {"revision": revision(), "machine": machine()}
     write_json(args.out / "summary.json", summary)
-    runs = [args.out / name for name in ("single", "verified", "onnx", "swapped", "policy", "ros")]
+    runs = [args.out / name for name in (*ARMS, "policy", "ros")]
     title = f"Demo: {args.suite}, verified by {VERIFIER}"
     report.write(args.out / "report.html", [run for run in runs if run.exists()], title, summary)
     table = Table(title=title, show_header=False)

@@ -19,7 +19,7 @@ def measure(args: Args) -> list[Metric]:
     try:
         found = json.loads(summary.read_text())
         return _rows(found)
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise BadDataset(f"{summary} is not a finished demo's ({error}); remove {asked.out} and run again") from error
 
 
