@@ -20,6 +20,7 @@ import torch
 
 from vla.data.cache import Cache
 from vla.data.rollouts import Rollouts
+from vla.errors import BadDataset
 from vla.modules import Batch, Progress
 from vla.policy import PolicyNet
 from vla.spec import require_match
@@ -50,7 +51,10 @@ def finetune(
 
     Raises:
         SpecMismatch: the demonstrations are another robot's.
+        BadDataset: the rollouts have no branches, so nobody asked the expert.
     """
+    if len(rollouts.branch_decision) == 0:
+        raise BadDataset("the rollouts have no branches: the expert was asked at none of their states")
     require_match(net.spec, demonstrations.spec, "the policy", "the demonstrations")
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
@@ -63,7 +67,7 @@ def finetune(
     expert = np.pad(rollouts.branch_expert, ((0, 0), (0, chunk - known), (0, 0)))
     unknown = torch.as_tensor(np.arange(chunk) >= known)
     optimiser = torch.optim.AdamW(net.parameters(), config.learning_rate, weight_decay=1e-4, fused=True)
-    half = config.batch_size // 2
+    half = min(config.batch_size // 2, len(demonstrations))
     for step in range(config.steps):
         for group in optimiser.param_groups:
             group["lr"] = config.learning_rate * (0.5 + 0.5 * math.cos(math.pi * step / config.steps))

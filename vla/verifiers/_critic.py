@@ -113,6 +113,16 @@ def optimiser_for(
     return optimiser, torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
 
 
+def require_both_outcomes(rollouts: Rollouts) -> None:
+    """Without a failure, or without a success, there is nothing to tell apart. Raises BadDataset."""
+    success = rollouts.success
+    if success.all() or not success.any():
+        raise BadDataset(
+            f"{'all' if success.all() else 'none'} of the {len(success)} rollouts succeeded; a value cannot "
+            "be learned from one outcome. Roll out more episodes, or use a policy that sometimes does the other"
+        )
+
+
 def split_by_episode(episode: Rows, held_out: float, rng: np.random.Generator) -> tuple[Rows, Rows]:
     """Row indices for training and for validation; no episode is in both.
 

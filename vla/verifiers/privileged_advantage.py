@@ -36,6 +36,7 @@ from vla.verifiers._critic import (
     Observer,
     auc,
     optimiser_for,
+    require_both_outcomes,
     shuffled,
     split_by_episode,
 )
@@ -198,12 +199,8 @@ def fit_value(rollouts: Rollouts, config: Config, seed: int) -> tuple[Value, dic
     Raises:
         BadDataset: all episodes succeeded, or none: there is nothing to tell apart.
     """
+    require_both_outcomes(rollouts)
     success = rollouts.success[rollouts.step_episode]
-    if success.all() or not success.any():
-        raise BadDataset(
-            f"{'all' if success.all() else 'none'} of the {len(rollouts.success)} rollouts succeeded; a value cannot "
-            "be learned from one outcome. Roll out more episodes, or use a policy that sometimes does the other"
-        )
     torch.manual_seed(seed)
     x = torch.as_tensor(rollouts.step_privileged)
     y = torch.as_tensor(success * config.discount**rollouts.steps_to_end, dtype=torch.float32)

@@ -34,6 +34,7 @@ from vla.verifiers._critic import (
     Observer,
     auc,
     optimiser_for,
+    require_both_outcomes,
     shuffled,
     split_by_episode,
 )
@@ -86,7 +87,12 @@ class Verifier(VerifierProtocol):
         return Scores(torch.minimum(self.q[0](features, acts), self.q[1](features, acts)))
 
     def fit(self, rollouts: Rollouts, *, seed: int, progress: Progress | None = None) -> dict[str, Any]:
-        """Implicit Q-learning on the rollouts' decisions. Raises BadDataset when there are too few."""
+        """Implicit Q-learning on the rollouts' decisions.
+
+        Raises:
+            BadDataset: too few episodes, or every one ended alike.
+        """
+        require_both_outcomes(rollouts)
         torch.manual_seed(seed)
         config, rng = self.config, np.random.default_rng(seed)
         decisions = Decisions(rollouts, self._policy[0])
