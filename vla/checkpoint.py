@@ -1,8 +1,8 @@
 """A policy on disk: `policy.safetensors`, `config.json`, `spec.json`, and `verifiers/NAME.safetensors` with its JSON.
 
-Weights are safetensors and everything else is JSON: no file here runs code when it is opened. A part that was named by
-a Python file of yours (`./mine.py`) is imported from where that file lies. Each file is written beside its place and
-renamed into it, so a kill leaves the old one or the new one, never half of one.
+Weights are safetensors and everything else is JSON: no file here runs code when it is opened. A checkpoint whose part
+is a Python file (`./mine.py`) is refused unless you named that file yourself (`VLA_TRUST=./mine.py`). Each file is
+written beside its place and renamed into it, so a kill leaves the old one or the new one, never half of one.
 """
 
 from __future__ import annotations
@@ -54,6 +54,8 @@ def load(folder: Path) -> PolicyNet:
     try:
         spec = Spec.load(folder / "spec.json")
         policy = PolicyConfig(**config["policy"])
+        for part in (policy.backbone, policy.head):
+            registry.require_trusted(part, folder / "config.json")
         tokenizer = WordTokenizer.from_json(config["tokenizer"])
         tensors = load_tensors(folder / "policy.safetensors")
         statistics = _statistics(spec, tensors)
@@ -90,6 +92,7 @@ def load_verifiers(folder: Path, net: PolicyNet) -> dict[str, Verifier]:
         if about.get("policy_spec") != net.spec.digest():
             raise SpecMismatch(f"{path} was fitted for a policy of another spec; run `vla fit-verifier` again")
         try:
+            registry.require_trusted(path.stem, path)
             verifier: Verifier = registry.build("verifiers", path.stem, about["config"], net.spec, net)
             verifier.load_state_dict(load_tensors(path.with_suffix(".safetensors")))
         except (BadConfig, UnknownName, *_MISFITS) as error:

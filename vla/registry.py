@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import importlib.util
+import os
 import pkgutil
 import sys
 from collections.abc import Iterable
@@ -52,6 +53,25 @@ def module(kind: str, name: str) -> ModuleType:
     if name.endswith(".py"):
         return _from_file(Path(name))
     raise _unknown(kind.removesuffix("s"), name, names(kind))
+
+
+def require_trusted(name: str, source: object) -> None:
+    """A name that came from disk may not run a Python file, unless the user has named that file himself.
+
+    He has if this process already imported it, or if `VLA_TRUST` lists it (separated as in PATH).
+
+    Raises:
+        UnknownName: with what to do.
+    """
+    if not name.endswith(".py"):
+        return
+    here = Path(name).resolve()
+    listed = {Path(path).resolve() for path in os.environ.get("VLA_TRUST", "").split(os.pathsep) if path}
+    loaded = getattr(sys.modules.get(_user_module(here)), "__file__", None)
+    if here not in listed and (loaded is None or Path(loaded).resolve() != here):
+        raise UnknownName(
+            f"{source} names the Python file {name}; opening it would run that file. If it is yours: VLA_TRUST={name}"
+        )
 
 
 def build(kind: str, name: str, config: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
@@ -110,7 +130,7 @@ def _entry(group: str, name: str) -> Any:
 def _from_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise UnknownName(f"no file {path}")
-    name = f"vla_user_{path.stem}"
+    name = _user_module(path)
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise UnknownName(f"{path} is not a Python file")
@@ -118,6 +138,10 @@ def _from_file(path: Path) -> ModuleType:
     sys.modules[name] = loaded
     spec.loader.exec_module(loaded)
     return loaded
+
+
+def _user_module(path: Path) -> str:
+    return f"vla_user_{path.stem}"
 
 
 def _unknown(kind: str, name: str, known: Iterable[str]) -> UnknownName:

@@ -2,6 +2,9 @@
 
 At a share of the decisions the simulator is restored once a candidate, each candidate is executed for as long as it
 would be, and the privileged features it reached are written down. Then the episode goes on as if nothing had happened.
+
+A weak policy seldom shows what success looks like, so a share of the episodes is done by the scripted expert as well:
+only for what a value can learn from it.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from vla import registry
 from vla.data.rollouts import Rollouts
 from vla.pipeline import FirstCandidate, Pipeline, open_pipeline
 from vla.types import Command, Decision, Floats, Mode
+from vla_sim.collect import drive
 from vla_sim.env import Env, Suite
 from vla_sim.oracle import try_candidate
 from vla_sim.rollout import run_episodes
@@ -23,7 +27,7 @@ from vla_sim.workers import run_jobs
 
 _AT_ONCE = 25
 """Episodes a process runs together."""
-_BRANCH_STREAM = 5
+_BRANCH_STREAM, _EXPERT_STREAM = 5, 6
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,8 @@ class BranchConfig:
     """M, candidates executed at a branched decision."""
     branch_share: float = 0.6
     """Share of the decisions that are branched."""
+    expert_share: float = 0.5
+    """Share of the episodes that the expert does too, from the same start and under the noise of demonstrations."""
 
 
 def collect_rollouts(
@@ -101,6 +107,7 @@ class _Branch:
 class _Trace:
     """What one episode leaves behind."""
 
+    expert: list[Floats]
     decisions: list[Decision] = field(default_factory=list)
     steps: list[Floats] = field(default_factory=list)
     branches: list[_Branch] = field(default_factory=list)
@@ -114,7 +121,8 @@ def _brancher(config: BranchConfig) -> Callable[[tuple[int, ...]], Rollouts]:
 
 
 def _roll_out(config: BranchConfig, suite: Suite, pipeline: Pipeline, seeds: tuple[int, ...]) -> Rollouts:
-    traces = [_Trace() for _ in seeds]
+    env = suite.make()
+    traces = [_Trace(_expert_steps(env, seed, config.expert_share)) for seed in seeds]
     rngs = [np.random.default_rng([seed, _BRANCH_STREAM]) for seed in seeds]
 
     def on_decision(index: int, env: Env, decision: Decision) -> None:
@@ -133,6 +141,14 @@ def _roll_out(config: BranchConfig, suite: Suite, pipeline: Pipeline, seeds: tup
         on_step=lambda index, env: traces[index].steps.append(env.privileged()),
     )
     return _assemble(traces, np.array([row.success for row in rows]), config)
+
+
+def _expert_steps(env: Env, seed: int, share: float) -> list[Floats]:
+    """(P,) features before every control step of the expert's own episode; none where it fails or is not asked."""
+    if np.random.default_rng([seed, _EXPERT_STREAM]).random() >= share:
+        return []
+    steps = [env.privileged() for _ in drive(env, seed)]
+    return steps if env.success else []
 
 
 def _branch(number: int, env: Env, decision: Decision, pipeline: Pipeline, n_action_steps: int) -> _Branch:
@@ -161,6 +177,7 @@ def _assemble(traces: list[_Trace], success: np.ndarray, config: BranchConfig) -
     lengths = [len(trace.steps) for trace in traces]
     actions = decisions[0].candidates.actions.shape
     n_features = len(traces[0].steps[0])
+    expert = [np.stack(trace.expert) for trace in traces if trace.expert]
 
     def of_branches(name: str, *shape: int) -> Floats:
         empty = np.zeros((0, *shape), np.float32)
@@ -177,6 +194,8 @@ def _assemble(traces: list[_Trace], success: np.ndarray, config: BranchConfig) -
         step_privileged=np.stack([s for trace in traces for s in trace.steps]),
         step_episode=np.repeat(np.arange(len(traces)), lengths),
         steps_to_end=np.concatenate([np.arange(n, 0, -1) for n in lengths]),
+        expert_privileged=np.concatenate([np.zeros((0, n_features), np.float32), *expert]),
+        expert_steps_to_end=np.concatenate([np.zeros(0, np.int64), *(np.arange(len(e), 0, -1) for e in expert)]),
         branch_decision=np.array([offset + b.decision for offset, b in branches], np.int64),
         branch_actions=of_branches("actions", *actions),
         branch_before=of_branches("before", n_features),

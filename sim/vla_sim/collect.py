@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import itertools
 import json
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ import numpy as np
 from vla import registry
 from vla.errors import BadConfig, BadDataset
 from vla.runs import revision, to_plain, versions, write_json
-from vla.types import Command, Mode
+from vla.types import Command, Floats, Mode
 from vla_sim.env import Env
 from vla_sim.lerobot_writer import Episode, LeRobotWriter
 from vla_sim.workers import run_jobs
@@ -29,6 +29,7 @@ _SHARD = 100
 _IN_TRANSIT = 0.7
 """An expert that moves at this fraction of full speed has room around it, and may be bumped."""
 _NOISE_STREAM = 3
+_NOISE, _BUMP_RATE = 0.25, 0.08
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,9 @@ class CollectConfig:
     episodes: int = 1000
     seed: int = 0
     """First seed tried; one seed an episode."""
-    noise: float = 0.25
+    noise: float = _NOISE
     """Standard deviation of the noise on each move, as a fraction of the move."""
-    bump_rate: float = 0.08
+    bump_rate: float = _BUMP_RATE
     """Chance a step that the arm is thrown off course for 1 to 3 steps."""
 
 
@@ -109,33 +110,39 @@ def collect(
     return Collected(len(writer.seeds), writer.frames, next_seed - config.seed)
 
 
-def demonstrate(env: Env, seed: int, config: CollectConfig) -> Episode | None:
-    """One demonstration, or None when the expert failed under the noise."""
+def drive(env: Env, seed: int, noise: float = _NOISE, bump_rate: float = _BUMP_RATE) -> Iterator[Floats]:
+    """The expert does one episode under noise; each of its wishes (A,) is yielded before it is executed, disturbed."""
     env.reset(seed)
     rng = np.random.default_rng([seed, _NOISE_STREAM])
     low, high = env.spec.action_low, env.spec.action_high
     moves = np.array([dim.kind == "delta" for dim in env.spec.action])
-    instruction, bump, bump_left = env.instruction, np.zeros(moves.sum()), 0
-    observations, actions = [], []
+    bump, bump_left = np.zeros(moves.sum()), 0
     while not env.done:
         wish = env.expert()
-        observations.append(env.observe())
-        actions.append(wish)
+        yield wish
         executed = wish.copy()
         size = float(np.linalg.norm(wish[moves]))
-        executed[moves] += rng.normal(0.0, config.noise, moves.sum()) * min(size, high[0])
-        if bump_left == 0 and rng.random() < config.bump_rate:
+        executed[moves] += rng.normal(0.0, noise, moves.sum()) * min(size, high[0])
+        if bump_left == 0 and rng.random() < bump_rate:
             bump_left, bump = int(rng.integers(1, 4)), rng.normal(0.0, 0.6, moves.sum()) * high[moves]
         if bump_left:
             bump_left -= 1
             if size > _IN_TRANSIT * high[0]:
                 executed[moves] += bump
         env.step(Command(np.clip(executed, low, high), 0, 0, Mode.TRACK))
+
+
+def demonstrate(env: Env, seed: int, config: CollectConfig) -> Episode | None:
+    """One demonstration, or None when the expert failed under the noise."""
+    observations, actions = [], []
+    for wish in drive(env, seed, config.noise, config.bump_rate):
+        observations.append(env.observe())
+        actions.append(wish)
     if not env.success:
         return None
     images = {name: np.stack([o.images[name] for o in observations]) for name in observations[0].images}
     state = np.stack([o.state for o in observations])
-    return Episode(seed, env.task, instruction, images, state, np.stack(actions))
+    return Episode(seed, env.task, env.instruction, images, state, np.stack(actions))
 
 
 def _require_same_config(config: CollectConfig, out: Path) -> None:

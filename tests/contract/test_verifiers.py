@@ -21,6 +21,7 @@ from vla.errors import BadConfig, BadDataset, UnknownName
 from vla.fitting import fit
 from vla.modules import Batch, Memory, Verifier
 from vla.policy import PolicyNet, TorchPolicy
+from vla.verifiers.privileged_advantage import Config, fit_value
 
 NAMES = registry.names("verifiers")
 FITTED = ("privileged_advantage", "vgps")
@@ -195,6 +196,8 @@ def world(seed: int, episodes: int = 60, decisions: int = 6, M: int = 6) -> Roll
         step_privileged=before,
         step_episode=episode,
         steps_to_end=left,
+        expert_privileged=np.zeros((0, 2), np.float32),
+        expert_steps_to_end=np.zeros(0, np.int64),
         branch_decision=np.arange(D),
         branch_actions=tried,
         branch_before=before,
@@ -256,6 +259,22 @@ def test_privileged_advantage_reports_what_to_trust() -> None:
     assert measures["value_mean"] < measures["value_picked"] < measures["value_oracle"]
     assert measures["held_out_states"] == round(0.12 * 60) * 6
     assert measures["states"] == 360
+
+
+def test_the_experts_episodes_tell_where_success_lies_when_the_policy_seldom_gets_there() -> None:
+    rollouts = world(0)
+    alone = replace(rollouts, success=np.arange(len(rollouts.success)) == 0)
+    progress, left = np.tile(np.linspace(-1, 4, 20), 20), np.tile(np.arange(20, 0, -1), 20)
+    noise = np.random.default_rng(0).standard_normal(400)
+    expert = np.stack([progress, noise], 1).astype(np.float32)
+    helped = replace(alone, expert_privileged=expert, expert_steps_to_end=left)
+    near, far = (torch.tensor([[x, 0.0]]) for x in (3.0, 0.0))
+
+    def slope(rollouts: Rollouts) -> float:
+        value, _ = fit_value(rollouts, Config(value_steps=100), seed=0)
+        return float(value(near) - value(far))
+
+    assert slope(helped) > slope(alone) + 0.1
 
 
 @pytest.mark.parametrize("name", FITTED)

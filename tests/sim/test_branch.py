@@ -142,6 +142,21 @@ def test_counts_and_indices_fit_together() -> None:
         assert (r.episode == e).sum() == -(-steps // 2)
 
 
+def test_the_experts_own_episodes_start_where_the_policys_do_and_end_in_success() -> None:
+    r = branched()
+    starts = r.expert_steps_to_end == np.append(0, r.expert_steps_to_end)[:-1] - 1
+    episodes = np.split(np.arange(len(starts)), np.flatnonzero(~starts)[1:])
+    assert 1 <= len(episodes) <= len(SEEDS), "a share of them"
+    first = np.stack([r.step_privileged[r.step_episode == e][0] for e in range(len(SEEDS))])
+    for rows in episodes:
+        assert r.expert_steps_to_end[rows].tolist() == list(range(len(rows), 0, -1))
+        assert (r.expert_privileged[rows[0]] == first).all(1).any()
+    config = BranchConfig("-", n_action_steps=2, n_candidates=3, expert_share=0.0)
+    suite = WatchedSuite()
+    none = branch._roll_out(config, suite, Pipeline(Student(suite, 0.1), FirstCandidate(), 3), SEEDS[:1])
+    assert none.expert_privileged.shape == (0, r.step_privileged.shape[1])
+
+
 def test_parts_joined_are_the_whole() -> None:
     whole, parts = branched(), [roll_out(SEEDS[:1])[0], roll_out(SEEDS[1:])[0]]
     together = joined(parts)

@@ -123,6 +123,7 @@ DAMAGED = {
     "another normalisation": (change("spec.json", "0" * 64, "normalisation", "digest"), r"normalisation\.digest"),
     "a dataset's spec": (change("spec.json", None, "normalisation"), r"normalisation is missing"),
     "unknown part": (change("config.json", "nope", "policy", "head"), r"no head is called 'nope'"),
+    "a part that would run a file": (change("config.json", "./evil.py", "policy", "head"), r"evil\.py.*VLA_TRUST"),
     "unknown setting": (change("config.json", 1, "policy", "backbone_config", "widht"), r"widht"),
     "setting of a wrong type": (change("config.json", "x", "policy", "backbone_config", "width"), r"cannot be loaded"),
     "setting that cannot work": (change("config.json", 15, "policy", "backbone_config", "text_width"), r"divisible"),

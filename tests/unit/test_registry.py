@@ -43,6 +43,25 @@ def test_a_file_of_ones_own_is_a_method(tmp_path: Path) -> None:
     assert (head.config.width, head.size) == (7, 3)
 
 
+def test_a_file_named_on_disk_runs_only_when_the_user_named_it_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = tmp_path / "theirs.py"
+    theirs.write_text(METHOD)
+    for listed in ("", str(tmp_path / "other.py")):
+        monkeypatch.setenv("VLA_TRUST", listed)
+        with pytest.raises(UnknownName, match=r"config\.json names the Python file .*theirs\.py.*VLA_TRUST="):
+            registry.require_trusted(str(theirs), "config.json")
+    monkeypatch.setenv("VLA_TRUST", f"{tmp_path / 'other.py'}:{theirs}")
+    registry.require_trusted(str(theirs), "config.json")
+    monkeypatch.delenv("VLA_TRUST")
+    registry.module("heads", str(theirs))
+    registry.require_trusted(str(theirs), "config.json")
+    twin = tmp_path / "elsewhere" / "theirs.py"
+    with pytest.raises(UnknownName, match="VLA_TRUST"):
+        registry.require_trusted(str(twin), "config.json")
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UnknownName, match=r"nothing\.py"):
         registry.module("heads", str(tmp_path / "nothing.py"))

@@ -17,7 +17,10 @@ from vla.types import Floats, Image
 
 @dataclass(frozen=True, eq=False)
 class Rollouts:
-    """E episodes, D decisions, T control steps, R branched decisions; M candidates, P privileged features."""
+    """E episodes, D decisions, T control steps, R branched decisions, X of the expert's control steps.
+
+    M candidates, P privileged features.
+    """
 
     images: dict[str, Image]
     """Camera -> (D, h, w, 3) uint8, what the policy saw at each decision."""
@@ -40,6 +43,10 @@ class Rollouts:
     """(T,)."""
     steps_to_end: npt.NDArray[np.int64]
     """(T,) control steps from here to the end of the episode."""
+    expert_privileged: Floats
+    """(X, P) features before every control step of episodes that the scripted expert brought to success."""
+    expert_steps_to_end: npt.NDArray[np.int64]
+    """(X,) control steps from there to the success."""
 
     branch_decision: npt.NDArray[np.int64]
     """(R,) index into the D decisions."""

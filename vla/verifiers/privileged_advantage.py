@@ -3,9 +3,10 @@
 Claims: 49% -> 82% success on an under-trained tabletop policy at K = 16, three refits of three.
 Paper: none; ours. Kin: asymmetric actor-critic (arXiv 1710.06542), learning by cheating (arXiv 1912.12294).
 Implemented: (1) a privileged value V(simulator state), an ensemble fitted to the discounted success of the policy's own
-    rollouts; (2) at on-policy states the simulator is restored and each candidate executed for the few steps that
-    would be executed, labelled with V where it led, centred within the state; (3) an image verifier with an encoder of
-    its own is fitted to those labels, and predicts the privileged features on the side.
+    rollouts, and of half as many by the scripted expert; (2) at on-policy states the simulator is restored and each
+    candidate executed for the few steps that would be executed, labelled with V where it led, centred within the
+    state; (3) an image verifier with an encoder of its own is fitted to those labels, and predicts the privileged
+    features on the side.
 Differs: what is learned is the difference between candidates of one state; distance to an expert's action, or the
     outcome of the whole episode, carry almost none of it (shown in docs/methods/privileged_advantage.md).
 Cost: one more encoding an observation and a small MLP a candidate.
@@ -194,7 +195,9 @@ class Value(nn.Module):
 
 
 def fit_value(rollouts: Rollouts, config: Config, seed: int) -> tuple[Value, dict[str, float]]:
-    """Fit V to the discounted success of every control step the policy took.
+    """Fit V to the discounted success of every control step the policy took, and of those the expert took.
+
+    Where the policy seldom succeeds its own episodes hardly tell which way success lies; the expert's do.
 
     Raises:
         BadDataset: all episodes succeeded, or none: there is nothing to tell apart.
@@ -202,12 +205,13 @@ def fit_value(rollouts: Rollouts, config: Config, seed: int) -> tuple[Value, dic
     require_both_outcomes(rollouts)
     success = rollouts.success[rollouts.step_episode]
     torch.manual_seed(seed)
-    x = torch.as_tensor(rollouts.step_privileged)
-    y = torch.as_tensor(success * config.discount**rollouts.steps_to_end, dtype=torch.float32)
+    x = torch.as_tensor(np.concatenate([rollouts.step_privileged, rollouts.expert_privileged]))
+    reward = [success * config.discount**rollouts.steps_to_end, config.discount**rollouts.expert_steps_to_end]
+    y = torch.as_tensor(np.concatenate(reward), dtype=torch.float32)
     train, held = split_by_episode(rollouts.step_episode, 0.1, np.random.default_rng(seed))
     value = Value(x.shape[1])
     optimiser = torch.optim.AdamW(value.parameters(), 2e-3, weight_decay=2e-2, fused=True)
-    rows = torch.as_tensor(train)
+    rows = torch.as_tensor(np.concatenate([train, np.arange(len(success), len(x))]))
     for step in range(config.value_steps):
         for group in optimiser.param_groups:
             group["lr"] = 2e-3 * (0.5 + 0.5 * math.cos(math.pi * step / config.value_steps))
