@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import math
 import os
 import platform
 import shlex
@@ -187,7 +188,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def to_plain(value: Any) -> Any:
-    """Dataclasses, paths, tuples and numpy values as plain JSON values."""
+    """Dataclasses, paths, tuples and numpy values as plain JSON values; what is not finite is null, as JSON has it."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, dict):
@@ -197,7 +198,9 @@ def to_plain(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
     if hasattr(value, "tolist"):  # numpy's scalars and arrays, without importing numpy
-        return value.tolist()
+        return to_plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
     return value
 
 

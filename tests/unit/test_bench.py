@@ -96,7 +96,11 @@ SUMMARY: dict[str, Any] = {
     "ros_success": rate(10, 11),
     "ros_overhead_p99_ms": 9.0,
     "ros_hold_after_kill_ms": 120.0,
+    "revision": revision(),
 }
+
+
+OLD = {"revision": "0123456789ab"}
 
 
 def test_the_demos_summary_becomes_its_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -111,10 +115,10 @@ def test_the_demos_summary_becomes_its_rows(tmp_path: Path, capsys: pytest.Captu
 
 def test_a_summary_that_is_no_demos_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "demo").mkdir()
-    for text in ("{", "[]", "{}", json.dumps(SUMMARY | {"success": None})):
+    for text in ("{", "[]", "{}", json.dumps(SUMMARY | {"success": None}), json.dumps(SUMMARY | OLD)):
         (tmp_path / "demo" / "summary.json").write_text(text)
         assert main(["bench", "demo", "--out", str(tmp_path)]) == 2
-        assert "is not a finished demo's" in capsys.readouterr().err
+        assert "cannot be used" in capsys.readouterr().err
 
 
 def test_heads_are_trained_evaluated_and_timed_once(

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from vla.errors import BadDataset
+from vla.runs import revision
 from vla.verbs import demo
 from vla.verbs.bench import Args, Metric
 
@@ -18,9 +19,11 @@ def measure(args: Args) -> list[Metric]:
         demo.main(asked)
     try:
         found = json.loads(summary.read_text())
+        if found["revision"] != revision():
+            raise ValueError(f"its numbers are of revision {found['revision']}, this is {revision()}")
         return _rows(found)
     except (ValueError, KeyError, TypeError) as error:
-        raise BadDataset(f"{summary} is not a finished demo's ({error}); remove {asked.out} and run again") from error
+        raise BadDataset(f"{summary} cannot be used: {error}. Remove {asked.out} and run again") from error
 
 
 def _rows(found: dict[str, Any]) -> list[Metric]:

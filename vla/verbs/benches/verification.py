@@ -1,6 +1,6 @@
 """Does choosing help? Verifiers against every free alternative, on an under-trained policy and on the demo's.
 
-The under-trained policy sees 200 demonstrations for 700 steps: about half of its episodes succeed. (With 100 it never
+The under-trained policy sees 200 demonstrations for 600 steps: about half of its episodes succeed. (With 100 it never
 stacks, and where no candidate is good there is nothing to choose.) All arms run the same 300 seeds, which nothing else
 uses; the gain is taken over the *best* setting without a verifier, and three refits start from fresh rollouts.
 """
@@ -21,7 +21,7 @@ from vla.verbs import demo
 from vla.verbs.bench import Args, Metric
 
 DEMONSTRATIONS = 200
-TRAIN_STEPS = 700
+TRAIN_STEPS = 600
 EPISODES = 300
 SEED = 7_000_000
 ROLLOUT_EPISODES = 800
