@@ -72,7 +72,7 @@ class Paired:
 
 @dataclass(frozen=True)
 class MeanDifference:
-    """Mean of a - b over the seeds that have both, with Student's interval."""
+    """A mean over seeds, of a - b where two arms are compared, with Student's interval."""
 
     mean: float
     low: float
@@ -146,6 +146,16 @@ def paired_mean(a: Floats, b: Floats, confidence: float = 0.95) -> MeanDifferenc
     half = float(stats.t.ppf((1 + confidence) / 2, n - 1) * gap.std(ddof=1) / math.sqrt(n))
     mean = float(gap.mean())
     return MeanDifference(mean, mean - half, mean + half, n)
+
+
+def frequency_averaged(outcomes: Sequence[Sequence[bool]], confidence: float = 0.95) -> MeanDifference:
+    """Mean success over control rates, each over the same n seeds, with Student's interval over the seeds.
+
+    Seeds, not episodes, are independent: an easy scene is easy at every rate.
+    """
+    per_seed = np.mean(np.array(outcomes, float), axis=0)
+    found = paired_mean(per_seed, np.zeros_like(per_seed), confidence)
+    return MeanDifference(found.mean, max(found.low, 0.0), min(found.high, 1.0), found.n)
 
 
 def smallest_detectable(n: int, p: float, power: float = 0.8, alpha: float = 0.05) -> float | None:

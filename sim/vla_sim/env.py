@@ -125,8 +125,9 @@ class Suite(Protocol):
 class Probed(Protocol):
     """A suite that can be perturbed, to find out what a policy depends on."""
 
-    probes: Mapping[str, str]
-    """Name -> what it changes, in a line. "language_...", "vision_..." or "objects_..."."""
+    @property
+    def probes(self) -> Mapping[str, str]:
+        """Name -> what it changes, in a line. "language_...", "vision_..." or "objects_..."."""
 
     def probed(self, probe: str) -> Suite:
         """The same suite with one thing changed in every episode, by the episode's seed; tasks and goals stay.

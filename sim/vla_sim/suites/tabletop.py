@@ -7,6 +7,7 @@ position in the base frame (x forward, y left, z up) and set the gripper's openi
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -277,6 +278,19 @@ class TabletopSuite:
         """One with the Panda's meshes, for videos. Raises Missing without robosuite."""
         return TabletopEnv(_model("mesh"), self.spec)
 
+    @property
+    def probes(self) -> Mapping[str, str]:
+        """See `vla_sim.tabletop_probes`."""
+        from vla_sim.tabletop_probes import PROBES
+
+        return PROBES
+
+    def probed(self, probe: str) -> TabletopSuite:
+        """This suite with one thing changed in every episode. Raises UnknownName."""
+        from vla_sim.tabletop_probes import ProbedTabletop
+
+        return ProbedTabletop(probe)
+
     def other_instruction(self, task: str, seed: int) -> str:
         """A sentence for a task about another cube."""
         rng = np.random.default_rng([seed, 11])
@@ -287,8 +301,13 @@ class TabletopSuite:
 
 @functools.cache
 def _model(visual: str) -> Any:
+    return build(visual).compile()
+
+
+def build(visual: str) -> Any:
+    """The tabletop's `MjSpec`, to be compiled."""
     scene = mujoco.MjSpec.from_file(str(ASSETS / "tabletop.xml"))
     if visual == "mesh":
         with_meshes(scene)
         with_sky(scene)
-    return scene.compile()
+    return scene
