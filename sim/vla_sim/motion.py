@@ -38,8 +38,9 @@ class Motion:
     @property
     def path(self) -> float | None:
         """Length of the commanded path [m], or [rad] for joint actions; None where nothing moves."""
-        speed = self._velocities()
-        return float(np.linalg.norm(speed, axis=1).sum() * self._dt_s) if self._axes else None
+        if not self._axes:
+            return None
+        return float(np.linalg.norm(self._velocities(), axis=1).sum() * self._dt_s)
 
     @property
     def smoothness(self) -> float | None:
@@ -49,9 +50,9 @@ class Motion:
         2015). It depends on neither the size nor the duration of a movement, but a longer task of many movements
         scores lower: compare it on the same seeds.
         """
-        speed = self._velocities()
-        if len(speed) < 4 or not self._axes:
+        if not self._axes or len(self._taken) < 4:
             return None
+        speed = self._velocities()
         peak = float(np.linalg.norm(speed, axis=1).max())
         jerk = np.diff(speed, 2, axis=0) / self._dt_s**2
         total = float((jerk**2).sum()) * self._dt_s

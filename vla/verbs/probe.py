@@ -7,6 +7,7 @@ whether it finished. The same command goes on after an interruption; `vla report
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ class Args:
     workers: int = 2
     """Processes."""
     json: bool = False
-    """Print one JSON object a probe instead of a table."""
+    """Print one JSON object a probe instead of lines."""
 
 
 def main(args: Args) -> int:
@@ -61,7 +62,7 @@ def main(args: Args) -> int:
         for row in rows:
             print(json.dumps(to_plain(row)))
     else:
-        _table(rows, suite.probes)
+        _print(rows, suite.probes)
     return 0
 
 
@@ -103,16 +104,11 @@ def _row(probe: str, run: Any, plain: Any) -> dict[str, Any]:
     }
 
 
-def _table(rows: list[dict[str, Any]], what: Any) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("probe", "success", "went for the right object", "refused", "success, against unchanged")
+def _print(rows: list[dict[str, Any]], what: Mapping[str, str]) -> None:
     for row in rows:
-        against = "" if row["probe"] == PLAIN else str(row["difference"])
-        intention = "" if row["intention"] is None else str(row["intention"])
-        table.add_row(row["probe"], str(row["success"]), intention, str(row["refused"] or ""), against)
-    console = Console()
-    console.print(table)
-    for row in rows[1:]:
-        console.print(f"{row['probe']}: {what[row['probe']]}", highlight=False)
+        refused = f", {row['refused']} refused" if row["refused"] else ""
+        print(f"{row['probe']:21} {row['success']}{refused}  {what.get(row['probe'], '')}".rstrip())
+        if row["intention"] is not None:
+            print(f"{'':21} {row['intention']} went for the right object first")
+        if row["probe"] != PLAIN:
+            print(f"{'':21} {row['difference']}")
