@@ -98,8 +98,9 @@ def main(args: Args) -> int:
         print(f"{skill:8} {rate}")
     if (right := intention(run)) is not None:
         print(f"went for the right object first: {right}")
-    known = {name: mean_of_successes(run, key) for key, name in MEASURES.items()}
-    print("mean where it succeeded: " + ", ".join(f"{n} {v:.3g}" for n, v in known.items() if v is not None))
+    means = {name: mean_of_successes(run, key) for key, name in MEASURES.items()}
+    if known := [f"{name} {mean:.3g}" for name, mean in means.items() if mean is not None]:
+        print(f"mean where it succeeded: {', '.join(known)}")
     if args.against is not None:
         print(f"against {args.against}: {compare(run, Run.open(Path(args.against)))['all'].paired}")
     print(f"rows: {args.out / 'episodes.jsonl'}")
