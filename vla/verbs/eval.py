@@ -118,5 +118,5 @@ def detectable(episodes: int, against: str | None) -> str:
         rate = rates(Run.open(Path(against)))["all"].rate
         over = {f"{against}'s {100 * rate:.0f}%": rate}
     gains = {name: smallest_detectable(episodes, p) for name, p in over.items()}
-    said = [f"{100 * gain:.1f} points over {name}" if gain else f"none over {name}" for name, gain in gains.items()]
-    return f"{episodes} paired episodes find, 4 times in 5 at p < 0.05, a gain of {', '.join(said)}"
+    said = [f"{100 * gain:.1f} points over {name}" if gain else f"nothing over {name}" for name, gain in gains.items()]
+    return f"{episodes} paired episodes find, 4 times in 5 at p < 0.05: {', '.join(said)}"
