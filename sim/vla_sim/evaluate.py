@@ -16,6 +16,7 @@ from vla.errors import BadConfig
 from vla.pipeline import Pipeline, open_pipeline
 from vla.runs import Run, to_plain
 from vla.spec import require_match
+from vla_sim.cluster import run_on_cluster
 from vla_sim.env import Env, Probed, Suite
 from vla_sim.gallery import Gallery
 from vla_sim.rollout import EpisodeRow, Meanwhile, run_episodes
@@ -62,6 +63,7 @@ def evaluate(
     workers: int = 2,
     resume: bool = False,
     thumbnails: int = 0,
+    cluster: str | None = None,
     progress: Callable[[int, int, int], None] | None = None,
     report: Callable[[str], None] = print,
 ) -> Run:
@@ -77,6 +79,7 @@ def evaluate(
         workers: processes.
         resume: go on with the run that is there; its config must be this one.
         thumbnails: failed episodes to draw for each phase they failed in, into `out/failures`.
+        cluster: a Ray cluster's address for the processes to be on, see `vla_sim.cluster`; None is this machine.
         progress: called with episodes done, successes among them, and episodes in all.
         report: told about worker processes that crash; `out/crashes.log` is, too.
 
@@ -85,7 +88,8 @@ def evaluate(
         UnknownName: the suite has no such probe.
         BadConfig: there is a run already and `resume` is False, or it has another config, or `against` did not run
             these seeds.
-        Missing: the disk is full, or a worker crashed twice on the same episodes; the rows so far are intact.
+        Missing: the disk is full, a worker crashed twice on the same episodes, or there is no cluster; the rows so far
+            are intact.
     """
     pipeline, suite = _open(config)
     require_match(pipeline.spec, suite.spec, config.policy, f"suite {config.suite!r}")
@@ -101,7 +105,12 @@ def evaluate(
     if rival is not None and rows and _decided(run, rival):
         return run
     setup = functools.partial(_evaluator, config, out / "failures", thumbnails)
-    with closing(run_jobs(setup, batches, workers, functools.partial(_crashed, out, report))) as jobs:
+    crashed = functools.partial(_crashed, out, report)
+    if cluster is None:
+        running = run_jobs(setup, batches, workers, crashed)
+    else:
+        running = run_on_cluster(setup, batches, workers, crashed, cluster)
+    with closing(running) as jobs:
         for _, finished in jobs:
             for row in finished:
                 run.append(to_plain(row))

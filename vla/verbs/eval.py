@@ -52,6 +52,8 @@ class Args:
     """Also film the first n episodes into the run folder's videos/."""
     workers: int = 2
     """Processes."""
+    cluster: str | None = None
+    """Run them on a Ray cluster: its head's host:port, auto, or local; all machines must see the same paths."""
     resume: bool = False
     """Go on with the run that is there."""
 
@@ -89,6 +91,7 @@ def main(args: Args) -> int:
             args.workers,
             args.resume,
             args.thumbnails,
+            args.cluster,
             progress=lambda done, successes, total: show(done / total, str(wilson(successes, done))),
         )
     if args.videos:
