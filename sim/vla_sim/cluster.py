@@ -39,7 +39,10 @@ def run_on_cluster(
     try:
         ray.init(address=address, log_to_driver=False, logging_level="error", **here)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise Missing(f"no Ray cluster at {address!r}: {error}. Start one: ray start --head") from error
+        raise Missing(
+            f"no Ray cluster at {address!r}: {error}. Start one: ray start --head. One that asks for a token, as new "
+            "ones do, needs RAY_AUTH_MODE=token here and the head's ~/.ray/auth_token on each machine"
+        ) from error
     actor = ray.remote(num_cpus=1)(_Worker)
     todo, again, crashes = iter(items), deque[Any](), dict[Any, int]()
     free = [actor.remote(setup) for _ in range(workers)]
