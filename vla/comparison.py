@@ -6,6 +6,7 @@ over its seeds from the first on without a gap: see `vla.sequential`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -58,7 +59,7 @@ def intention(run: Run) -> Rate | None:
 def mean_of_successes(run: Run, measure: str) -> float | None:
     """Mean of a measure over the episodes that succeeded and have it; None when none has."""
     values = [row.get(measure) for row in _counted(run).values() if row["success"]]
-    known = [value for value in values if isinstance(value, (int, float))]
+    known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else None
 
 
@@ -93,12 +94,16 @@ def by_seed(run: Run) -> dict[int, dict[str, Any]]:
     """The run's episodes by seed.
 
     Raises:
-        BadDataset: a row lacks its seed or outcome, or a seed is there twice.
+        BadDataset: a row lacks its seed or outcome, has a measure that is no number, or a seed is there twice.
     """
     found: dict[int, dict[str, Any]] = {}
     for number, row in enumerate(run.rows(), 1):
         if not isinstance(row.get("seed"), int) or not isinstance(row.get("success"), bool):
             raise BadDataset(f"{run.path}, episode {number}: an evaluation's row needs `seed` and `success`, got {row}")
+        for measure in MEASURES:
+            value = row.get(measure)
+            if value is not None and not (type(value) in (int, float) and math.isfinite(value)):
+                raise BadDataset(f"{run.path}, episode {number}: `{measure}` must be a finite number, got {value!r}")
         if row["seed"] in found:
             raise BadDataset(f"{run.path} has seed {row['seed']} twice; evaluate again into another folder")
         found[row["seed"]] = row
@@ -135,7 +140,9 @@ def _counted(run: Run) -> dict[int, dict[str, Any]]:
     rows = by_seed(run)
     if not may_stop(run):
         return rows
-    seed, counted = int(run.config["seed"]), {}
+    seed, counted = run.config.get("seed"), {}
+    if type(seed) is not int:
+        raise BadDataset(f"{run.path} was to stop early, and its run.json does not say its first seed")
     while seed in rows:
         counted[seed] = rows[seed]
         seed += 1
@@ -144,7 +151,12 @@ def _counted(run: Run) -> dict[int, dict[str, Any]]:
 
 def _alpha(run: Run) -> float | None:
     """Error rate of a run that may stop; None for others."""
-    return float(run.config.get("alpha") or 0.05) if may_stop(run) else None
+    if not may_stop(run):
+        return None
+    alpha = run.config.get("alpha")
+    if alpha is not None and not (type(alpha) is float and 0 < alpha < 1):
+        raise BadDataset(f"{run.path}: the run.json's alpha is {alpha!r}, not a chance")
+    return alpha or 0.05
 
 
 def _rate(run: Run, hits: list[bool]) -> Rate:

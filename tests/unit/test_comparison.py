@@ -145,3 +145,17 @@ def test_intention_counts_the_first_object_whatever_came_of_it(tmp_path: Path) -
     found = intention(run)
     assert found is not None
     assert (found.k, found.n) == (1, 3)
+
+
+@pytest.mark.parametrize("value", ["fast", True, [1.0], float("nan")])
+def test_a_measure_that_is_no_number_is_named(tmp_path: Path, value: Any) -> None:
+    run = make(tmp_path / "a", [True, True], seconds=value)
+    with pytest.raises(BadDataset, match="episode 1: `seconds` must be a finite number"):
+        rates(run)
+
+
+@pytest.mark.parametrize(("config", "message"), [({"seed": "0"}, "first seed"), ({"alpha": 2.0}, "not a chance")])
+def test_a_stopped_runs_settings_are_checked(tmp_path: Path, config: dict[str, Any], message: str) -> None:
+    run = stopped(tmp_path / "a", {0: True, 1: False}, **config)
+    with pytest.raises(BadDataset, match=message):
+        rates(run)
