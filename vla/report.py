@@ -33,6 +33,8 @@ EVIDENCE = ("run.json", "episodes.jsonl", "log.jsonl", "oracle_error.json", "vid
 
 SHOWN = 4
 """Failures of each arm that are shown for a phase."""
+ALL_PAIRS = 4
+"""Up to so many arms each is compared with each; of more, all with the first."""
 
 MEDIA = {".mp4": "video/mp4", ".png": "image/png", ".jpg": "image/jpeg"}
 
@@ -176,8 +178,9 @@ def _arms(names: Mapping[Path, str]) -> Iterator[Arm]:
 
 
 def _pairs(arms: list[Arm]) -> Iterator[Pair]:
-    """Every two arms that can be paired; those over other episodes have no row."""
-    for b, a in itertools.combinations(arms, 2):
+    """Arms that can be paired; those over other episodes have no row."""
+    chosen = itertools.combinations(arms, 2) if len(arms) <= ALL_PAIRS else ((arms[0], arm) for arm in arms[1:])
+    for b, a in chosen:
         try:
             yield Pair(a, b, compare(a.run, b.run)[ALL])
         except BadConfig:

@@ -217,3 +217,16 @@ def test_crashes_are_told(tmp_path: Path) -> None:
     run = evaluate(tmp_path / "a", [True, False])
     (run / "crashes.log").write_text("2026-01-01 a worker process died\n")
     assert render(tmp_path, run).says("1; the processes were replaced and their episodes run again")
+
+
+def test_many_arms_are_compared_with_the_one_begun_first(tmp_path: Path) -> None:
+    folder = tmp_path / "probe"
+    for i, name in enumerate(("unchanged", "a", "b", "c", "d")):
+        run = evaluate(folder / name, [True] * (5 - i) + [False] * i)
+        meta = json.loads((run / "run.json").read_text()) | {"created": f"2026-01-01T00:00:0{i}"}
+        (run / "run.json").write_text(json.dumps(meta))
+    out = tmp_path / "page.html"
+    assert cli.main(["report", str(folder), "--out", str(out)]) == 0
+    table = out.read_text().partition("Paired differences")[2].partition("</table>")[0]
+    names = re.findall(r'<span class="arm"[^>]*>(\w+)</span>', table)
+    assert names == ["a", "unchanged", "b", "unchanged", "c", "unchanged", "d", "unchanged"]
