@@ -2,7 +2,9 @@
 
 What a run folder may hold, and what becomes of it:
     run.json           where the results come from: revision, machine, command, config
-    episodes.jsonl     success per skill with intervals, paired tests between arms, failures
+    episodes.jsonl     success per skill with intervals, time and smoothness, paired tests, failures by phase
+    failures/          <phase>_<seed>.jpg: episodes that failed
+    crashes.log        a line for each process that crashed and was replaced
     log.jsonl          the learning curve
     oracle_error.json  error of the best of K candidates against K: {"k": [...], "error": [...]}
     videos/            rollouts: *.mp4, *.png, *.jpg; the caption is the file's name
@@ -14,20 +16,25 @@ import base64
 import itertools
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from vla import report_plots
-from vla.comparison import ALL, compare, rates
+from vla.comparison import ALL, MEASURES, Comparison, by_seed, compare, intention, mean_of_successes, rates
 from vla.errors import BadConfig, BadDataset, Missing
 from vla.runs import Run, revision, write_text
-from vla.statistics import Paired, Rate, power_law
+from vla.statistics import Rate, power_law
 
 EVIDENCE = ("run.json", "episodes.jsonl", "log.jsonl", "oracle_error.json", "videos")
 """A folder with one of these can be reported on."""
+
+SHOWN = 4
+"""Failures of each arm that are shown for a phase."""
+ALL_PAIRS = 4
+"""Up to so many arms each is compared with each; of more, all with the first."""
 
 MEDIA = {".mp4": "video/mp4", ".png": "image/png", ".jpg": "image/jpeg"}
 
@@ -39,7 +46,15 @@ class Arm:
     name: str
     run: Run
     rates: dict[str, Rate]
+    means: dict[str, float | None]
+    """Of the measures, over the episodes that succeeded."""
+    intention: Rate | None
+    """Went for the right object first."""
+    phases: Counter[str]
+    """Failed episodes by the farthest part of the task they reached."""
     failures: Counter[str]
+    """The same by the simulator's reason."""
+    crashes: list[str]
     colour: int
 
 
@@ -49,7 +64,18 @@ class Pair:
 
     a: Arm
     b: Arm
-    paired: Paired
+    found: Comparison
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One episode that failed, to look at."""
+
+    phase: str
+    arm: Arm
+    caption: str
+    data: str
+    """Base64 JPEG."""
 
 
 @dataclass(frozen=True)
@@ -112,10 +138,14 @@ def write(out: Path, runs: list[Path], title: str, summary: Mapping[str, Any] | 
         arms=arms,
         groups=[ALL, *skills],
         pairs=list(_pairs(arms)),
+        measures=[name for name in MEASURES if any(arm.means[name] is not None for arm in arms)],
+        measure_names=MEASURES,
         learning=report_plots.learning_curves(logs) if logs else "",
         oracle=report_plots.oracle_errors(curves) if curves else "",
         clips=[clip for run, name in names.items() for clip in _clips(run, name)],
-        reasons=_reasons(arms),
+        phases=_by_frequency(arm.phases for arm in arms),
+        reasons=_by_frequency(arm.failures for arm in arms),
+        failed=[failure for arm in arms for failure in _failed(arm)],
         sources=[(name, Run.open(run)) for run, name in names.items() if (run / "run.json").exists()],
         revision=revision(),
         written=datetime.now(UTC).strftime("%d %B %Y, %H:%M UTC"),
@@ -132,15 +162,27 @@ def _arms(names: Mapping[Path, str]) -> Iterator[Arm]:
         run = Run.open(path)
         rows = run.rows()
         if rows and "success" in rows[0]:
-            failures = Counter(str(row.get("failure") or "unknown") for row in rows if not row["success"])
-            yield Arm(name, run, rates(run), failures, next(colours))
+            failed = [row for row in rows if not row["success"]]
+            crashes = path / "crashes.log"
+            yield Arm(
+                name,
+                run,
+                rates(run),
+                {measure: mean_of_successes(run, measure) for measure in MEASURES},
+                intention(run),
+                Counter(_phase(row) for row in failed),
+                Counter(_reason(row) for row in failed),
+                crashes.read_text(errors="replace").splitlines() if crashes.exists() else [],
+                next(colours),
+            )
 
 
 def _pairs(arms: list[Arm]) -> Iterator[Pair]:
-    """Every two arms that can be paired; those over other episodes have no row."""
-    for b, a in itertools.combinations(arms, 2):
+    """Arms that can be paired; those over other episodes have no row."""
+    chosen = itertools.combinations(arms, 2) if len(arms) <= ALL_PAIRS else ((arms[0], arm) for arm in arms[1:])
+    for b, a in chosen:
         try:
-            yield Pair(a, b, compare(a.run, b.run)[ALL].paired)
+            yield Pair(a, b, compare(a.run, b.run)[ALL])
         except BadConfig:
             continue
 
@@ -150,10 +192,34 @@ def _points(share: float) -> str:
     return f"{100 * share:+.1f}".replace("-", "\N{MINUS SIGN}")
 
 
-def _reasons(arms: list[Arm]) -> list[str]:
-    """Why episodes failed, the most frequent first."""
-    total: Counter[str] = sum((arm.failures for arm in arms), Counter())
-    return [reason for reason, _ in total.most_common()]
+def _by_frequency(counters: Iterable[Counter[str]]) -> list[str]:
+    """What is counted, the most frequent first."""
+    total: Counter[str] = sum(counters, Counter())
+    return [name for name, _ in total.most_common()]
+
+
+def _phase(row: Mapping[str, Any]) -> str:
+    """Where an episode failed, as far as its suite tells; else how."""
+    return str(row.get("phase") or _reason(row))
+
+
+def _reason(row: Mapping[str, Any]) -> str:
+    return str(row.get("failure") or "unknown")
+
+
+def _failed(arm: Arm) -> Iterator[Failure]:
+    """A few pictures for each phase, those of the lowest seeds."""
+    rows, shown = by_seed(arm.run), Counter[str]()
+    for file in sorted((arm.run.path / "failures").glob("*.jpg")):
+        seed = file.stem.rpartition("_")[2]
+        row = rows.get(int(seed)) if seed.isdecimal() else None
+        if row is None or row["success"] or shown[_phase(row)] >= SHOWN:
+            continue
+        shown[_phase(row)] += 1
+        wrong = row.get("target") and row.get("approached") not in ("", row["target"])
+        went = f", went for {row['approached']} first" if wrong else ""
+        caption = f"{row.get('instruction', row.get('task', ''))}: {_reason(row)}{went} (seed {seed})"
+        yield Failure(_phase(row), arm, caption.replace("_", " "), base64.b64encode(file.read_bytes()).decode())
 
 
 _RATES = {

@@ -1,7 +1,8 @@
 """How sure we may be of a success rate, and of the difference between two.
 
 A rate is printed with n and its Wilson score interval; two arms are compared on the same seeds, with an exact
-McNemar test and Tango's score interval for the paired difference, never by two bare means.
+McNemar test and Tango's score interval for the paired difference, never by two bare means. A comparison that may stop
+early needs the intervals of `vla.sequential` instead. `vla bench statistics` checks all of them by simulation.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 Outcomes = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
@@ -56,13 +58,31 @@ class Paired:
     low: float
     high: float
     p: float
-    """Two-sided exact McNemar p-value of "no difference"."""
+    """Two-sided p-value of "no difference": the exact McNemar test's, unless `anytime`."""
+    anytime: bool = False
+    """Interval and p-value hold whenever one looks and stops, see `vla.sequential`."""
 
     def __str__(self) -> str:
         return (
             f"{100 * self.difference:+.1f} points [{100 * self.low:+.1f}, {100 * self.high:+.1f}], "
             f"{self.wins} won, {self.losses} lost, {self.ties} tied, p={self.p:.2g}"
+            f"{', whenever stopped' if self.anytime else ''}"
         )
+
+
+@dataclass(frozen=True)
+class MeanDifference:
+    """A mean over seeds, of a - b where two arms are compared, with Student's interval."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+    def __str__(self) -> str:
+        if not self.n:
+            return "no seeds in common"
+        return f"{self.mean:+.3g} [{self.low:+.3g}, {self.high:+.3g}] n={self.n}"
 
 
 @dataclass(frozen=True)
@@ -108,11 +128,41 @@ def paired(a: Outcomes, b: Outcomes, confidence: float = 0.95) -> Paired:
     return Paired(wins, losses, n - wins - losses, (wins - losses) / n, low, high, _mcnemar(wins, losses))
 
 
+def paired_mean(a: Floats, b: Floats, confidence: float = 0.95) -> MeanDifference:
+    """Mean difference of a measure over the same n seeds, e.g. of time to success where both arms succeeded.
+
+    Args:
+        a: (n,) of the arm in question.
+        b: (n,) of the arm it is compared with, in the same order.
+        confidence: of the interval; without two seeds that differ nothing is excluded.
+    """
+    from scipy import stats
+
+    if a.shape != b.shape or a.ndim != 1:
+        raise ValueError(f"a paired difference needs two values a seed, got {a.shape} and {b.shape}")
+    n, gap = len(a), np.asarray(a, float) - np.asarray(b, float)
+    if n < 2:
+        return MeanDifference(float(gap.mean()) if n else math.nan, -math.inf, math.inf, n)
+    half = float(stats.t.ppf((1 + confidence) / 2, n - 1) * gap.std(ddof=1) / math.sqrt(n))
+    mean = float(gap.mean())
+    return MeanDifference(mean, mean - half, mean + half, n)
+
+
+def frequency_averaged(outcomes: Sequence[Sequence[bool]], confidence: float = 0.95) -> MeanDifference:
+    """Mean success over control rates, each over the same n seeds, with Student's interval over the seeds.
+
+    Seeds, not episodes, are independent: an easy scene is easy at every rate.
+    """
+    per_seed = np.mean(np.array(outcomes, float), axis=0)
+    found = paired_mean(per_seed, np.zeros_like(per_seed), confidence)
+    return MeanDifference(found.mean, max(found.low, 0.0), min(found.high, 1.0), found.n)
+
+
 def smallest_detectable(n: int, p: float, power: float = 0.8, alpha: float = 0.05) -> float | None:
     """The smallest gain over a success rate p that a paired test over n seeds finds with this power.
 
     Connor's sample size formula (Biometrics 1987), with the two arms' outcomes independent given the rates: arms that
-    fail on the same seeds, as ours do, discern less than this. None when even reaching 100% would be missed.
+    fail on the same seeds, as ours do, discern smaller gains than this. None when even reaching 100% would be missed.
     """
     z_alpha, z_power = NormalDist().inv_cdf(1 - alpha / 2), NormalDist().inv_cdf(power)
 
@@ -122,7 +172,7 @@ def smallest_detectable(n: int, p: float, power: float = 0.8, alpha: float = 0.0
         return math.sqrt(n) * gain - spread
 
     largest = 1 - p
-    return None if excess(largest) < 0 else _root(lambda gain: -excess(gain), 0.0, largest)
+    return None if excess(largest) < 0 else root(lambda gain: -excess(gain), 0.0, largest)
 
 
 def power_law(x: Sequence[float], y: Sequence[float]) -> PowerLaw:
@@ -156,10 +206,10 @@ def _tango(wins: int, losses: int, n: int, z: float) -> tuple[float, float]:
         return gap / math.sqrt(variance) if variance > 0 else math.copysign(math.inf, gap)
 
     estimate = (wins - losses) / n
-    return _root(lambda d: score(d) - z, -1.0, estimate), _root(lambda d: score(d) + z, estimate, 1.0)
+    return root(lambda d: score(d) - z, -1.0, estimate), root(lambda d: score(d) + z, estimate, 1.0)
 
 
-def _root(decreasing: Callable[[float], float], low: float, high: float) -> float:
+def root(decreasing: Callable[[float], float], low: float, high: float) -> float:
     """Where a decreasing function crosses zero, by bisection to the last bit that matters."""
     for _ in range(60):
         middle = (low + high) / 2

@@ -7,8 +7,9 @@ run time.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 from vla.spec import Spec
 from vla.types import Command, Floats, Image, Observation
@@ -76,6 +77,27 @@ class Env(Protocol):
         """Draw one (height, width, 3) uint8 RGB image; for videos."""
 
 
+@dataclass(frozen=True)
+class Progress:
+    """How far an episode has come, and what the robot went for; to find out where and why policies fail."""
+
+    phase: str
+    """The farthest part of the task that was reached: "reach", "grasp", "carry"..."""
+    target: str
+    """The object that the instruction is about, as it was told."""
+    approached: str = ""
+    """The first object that the robot went for; "" when none. The policy's intention, right or wrong."""
+
+
+@runtime_checkable
+class HasProgress(Protocol):
+    """An environment that tells its progress; not all can."""
+
+    @property
+    def progress(self) -> Progress:
+        """So far."""
+
+
 class Suite(Protocol):
     """A family of tasks on one robot. Constructed without arguments."""
 
@@ -97,3 +119,19 @@ class Suite(Protocol):
 
     def other_instruction(self, task: str, seed: int) -> str:
         """A sentence for a different task about a different object: the control for whether a policy listens."""
+
+
+@runtime_checkable
+class Probed(Protocol):
+    """A suite that can be perturbed, to find out what a policy depends on."""
+
+    @property
+    def probes(self) -> Mapping[str, str]:
+        """Name -> what it changes, in a line. "language_...", "vision_..." or "objects_..."."""
+
+    def probed(self, probe: str) -> Suite:
+        """The same suite with one thing changed in every episode, by the episode's seed; tasks and goals stay.
+
+        Raises:
+            UnknownName: there is no such probe.
+        """

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from vla import registry
-from vla.pipeline import open_pipeline
+from vla.comparison import ALL, by_seed, compare
+from vla.errors import BadConfig
+from vla.pipeline import Pipeline, open_pipeline
 from vla.runs import Run, to_plain
 from vla.spec import require_match
-from vla_sim.env import Suite
-from vla_sim.rollout import EpisodeRow, run_episodes
+from vla_sim.cluster import run_on_cluster
+from vla_sim.env import Env, Probed, Suite
+from vla_sim.gallery import Gallery
+from vla_sim.rollout import EpisodeRow, Meanwhile, run_episodes
 from vla_sim.video import Recorder, save_video
 from vla_sim.workers import run_jobs
 
@@ -36,6 +43,18 @@ class EvalConfig:
     noise_scale: float = 1.0
     n_action_steps: int = 4
     swap_instruction: bool = False
+    probe: str | None = None
+    """Change one thing in every episode; one of the suite's `probes`."""
+    latency_ms: float | None = None
+    """Time from an observation to the decision on it, in which the world goes on; None: it stands still."""
+    control_rate_hz: float | None = None
+    """Periods a second that the latency is counted in; None: the suite's. What a period does stays the same."""
+    meanwhile: Meanwhile | None = None
+    """What the robot does while the policy thinks, see `run_episodes`; None holds."""
+    against: str | None = None
+    """A run over the same seeds: stop as soon as the difference from it is decided."""
+    alpha: float | None = None
+    """Chance that a difference is claimed where there is none, with `against`; None: 0.05."""
 
 
 def evaluate(
@@ -43,26 +62,38 @@ def evaluate(
     out: Path,
     workers: int = 2,
     resume: bool = False,
+    thumbnails: int = 0,
+    cluster: str | None = None,
     progress: Callable[[int, int, int], None] | None = None,
     report: Callable[[str], None] = print,
 ) -> Run:
     """Run the episodes a run folder still lacks.
+
+    With `against` it looks, whenever episodes are done, at all seeds up to the first that is still missing, and stops
+    when the interval of `vla.sequential` excludes "no difference". Episodes that fail take longer: looking at those
+    that happen to be done already would favour success.
 
     Args:
         config: what to evaluate.
         out: the run folder, see `vla.runs`.
         workers: processes.
         resume: go on with the run that is there; its config must be this one.
+        thumbnails: failed episodes to draw for each phase they failed in, into `out/failures`.
+        cluster: a Ray cluster's address for the processes to be on, see `vla_sim.cluster`; None is this machine.
         progress: called with episodes done, successes among them, and episodes in all.
-        report: told about worker processes that crash.
+        report: told about worker processes that crash; `out/crashes.log` is, too.
 
     Raises:
         SpecMismatch: policy and suite disagree; nothing was run or written.
-        BadConfig: there is a run already and `resume` is False, or it has another config.
-        Missing: the disk is full, or a worker crashed twice on the same episodes; the rows so far are intact.
+        UnknownName: the suite has no such probe.
+        BadConfig: there is a run already and `resume` is False, or it has another config, or `against` did not run
+            these seeds.
+        Missing: the disk is full, a worker crashed twice on the same episodes, or there is no cluster; the rows so far
+            are intact.
     """
-    policy_spec = open_pipeline(config.policy, config.verifier, config.n_candidates, config.noise_scale).spec
-    require_match(policy_spec, registry.suite(config.suite)().spec, config.policy, f"suite {config.suite!r}")
+    pipeline, suite = _open(config)
+    require_match(pipeline.spec, suite.spec, config.policy, f"suite {config.suite!r}")
+    rival = _rival(config)
     run = Run.create(out, "eval", config, resume)
     rows = run.rows()
     done = {row["seed"] for row in rows}
@@ -71,44 +102,119 @@ def evaluate(
     batches = [tuple(todo[i : i + _AT_ONCE]) for i in range(0, len(todo), _AT_ONCE)]
     if progress is not None:
         progress(len(done), successes, config.episodes)
-    for _, finished in run_jobs(functools.partial(_evaluator, config), batches, workers, report):
-        for row in finished:
-            run.append(to_plain(row))
-            done.add(row.seed)
-            successes += row.success
-        if progress is not None:
-            progress(len(done), successes, config.episodes)
+    if rival is not None and rows and _decided(run, rival):
+        return run
+    setup = functools.partial(_evaluator, config, out / "failures", thumbnails)
+    crashed = functools.partial(_crashed, out, report)
+    if cluster is None:
+        running = run_jobs(setup, batches, workers, crashed)
+    else:
+        running = run_on_cluster(setup, batches, workers, crashed, cluster)
+    with closing(running) as jobs:
+        for _, finished in jobs:
+            for row in finished:
+                run.append(to_plain(row))
+                done.add(row.seed)
+                successes += row.success
+            if progress is not None:
+                progress(len(done), successes, config.episodes)
+            if rival is not None and _decided(run, rival):
+                break
     return run
 
 
 def film(config: EvalConfig, n: int, folder: Path) -> list[EpisodeRow]:
     """Run the first n episodes once more, and write one video each; its name says how it ended."""
-    suite: Suite = registry.suite(config.suite)()
+    pipeline, suite = _open(config)
     recorder = Recorder(range(n), suite.film_camera, size=320, stage=suite.stage())
-    pipeline = open_pipeline(config.policy, config.verifier, config.n_candidates, config.noise_scale)
-    rows = run_episodes(
-        pipeline,
-        suite,
-        range(config.seed, config.seed + n),
-        n_action_steps=config.n_action_steps,
-        swap_instruction=config.swap_instruction,
-        on_step=recorder.frame,
-        on_end=recorder.frame,
-    )
+    seeds = range(config.seed, config.seed + n)
+    rows = _run(config, pipeline, suite, seeds, on_step=recorder.frame, on_end=recorder.frame)
     for index, row in enumerate(rows):
         name = "_".join([str(row.seed), *row.instruction.split(), "success" if row.success else row.failure])
         save_video(folder / f"{name}.mp4", recorder.frames[index], suite.spec.control_rate_hz)
     return rows
 
 
-def _evaluator(config: EvalConfig) -> Callable[[tuple[int, ...]], list[EpisodeRow]]:
+def _evaluator(config: EvalConfig, folder: Path, thumbnails: int) -> Callable[[tuple[int, ...]], list[EpisodeRow]]:
+    pipeline, suite = _open(config)
+
+    def run(seeds: tuple[int, ...]) -> list[EpisodeRow]:
+        if not thumbnails:
+            return _run(config, pipeline, suite, seeds)
+        gallery = Gallery(folder, seeds, suite.film_camera, thumbnails)
+        return _run(config, pipeline, suite, seeds, on_step=gallery.step, on_end=gallery.end)
+
+    return run
+
+
+def _open(config: EvalConfig) -> tuple[Pipeline, Suite]:
     suite: Suite = registry.suite(config.suite)()
-    pipeline = open_pipeline(config.policy, config.verifier, config.n_candidates, config.noise_scale)
-    return lambda seeds: run_episodes(
+    if config.probe is not None:
+        if not isinstance(suite, Probed):
+            raise BadConfig(f"suite {config.suite!r} has no probes; leave probe={config.probe!r} out")
+        suite = suite.probed(config.probe)
+    return open_pipeline(config.policy, config.verifier, config.n_candidates, config.noise_scale), suite
+
+
+def _run(
+    config: EvalConfig,
+    pipeline: Pipeline,
+    suite: Suite,
+    seeds: Sequence[int],
+    on_step: Callable[[int, Env], None] | None = None,
+    on_end: Callable[[int, Env], None] | None = None,
+) -> list[EpisodeRow]:
+    return run_episodes(
         pipeline,
         suite,
         seeds,
         n_action_steps=config.n_action_steps,
         batch=_AT_ONCE,
         swap_instruction=config.swap_instruction,
+        delay=delay_periods(config.latency_ms or 0.0, config.control_rate_hz or suite.spec.control_rate_hz),
+        meanwhile=config.meanwhile or "hold",
+        may_refuse=config.probe is not None,
+        on_step=on_step,
+        on_end=on_end,
     )
+
+
+def delay_periods(latency_ms: float, control_rate_hz: float) -> int:
+    """Whole control periods that a latency costs: an action is due at the next one. Raises BadConfig."""
+    if not (0 <= latency_ms < math.inf and 0 < control_rate_hz < math.inf):
+        raise BadConfig(f"a latency of {latency_ms} ms at {control_rate_hz} Hz cannot be: give it in ms, 0 or more")
+    return math.ceil(latency_ms * control_rate_hz / 1000 - 1e-9)
+
+
+def _rival(config: EvalConfig) -> Run | None:
+    """The run to stop against, checked. Raises BadConfig."""
+    if config.against is None:
+        if config.alpha is not None:
+            raise BadConfig("alpha is the error rate of stopping early; say against which run")
+        return None
+    if config.alpha is not None and not 0 < config.alpha < 1:
+        raise BadConfig(f"alpha must be between 0 and 1, got {config.alpha}")
+    rival = Run.open(Path(config.against))
+    if rival.config.get("suite") != config.suite:
+        raise BadConfig(f"{rival.path} ran suite {rival.config.get('suite')!r}, this is {config.suite!r}")
+    lacking = set(range(config.seed, config.seed + config.episodes)) - by_seed(rival).keys()
+    if lacking:
+        raise BadConfig(
+            f"{rival.path} lacks {len(lacking)} of the {config.episodes} seeds, {min(lacking)} for one: "
+            "use its --seed and no more than its --episodes"
+        )
+    return rival
+
+
+def _decided(run: Run, rival: Run) -> bool:
+    """The seeds from the first on without a gap already tell the two apart."""
+    if run.config["seed"] not in by_seed(run):
+        return False
+    found = compare(run, rival)[ALL].paired
+    return not found.low <= 0 <= found.high
+
+
+def _crashed(out: Path, report: Callable[[str], None], line: str) -> None:
+    report(line)
+    with (out / "crashes.log").open("a") as file:
+        file.write(f"{datetime.now(UTC).isoformat(timespec='seconds')} {line}\n")

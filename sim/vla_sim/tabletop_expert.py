@@ -28,7 +28,7 @@ def expert_action(view: View) -> Floats:
     skill = view.task.skill
     if skill == "push":
         return _push(view)
-    if not _holds(view):
+    if not holds(view):
         return _let_go(view) if skill in ("stack", "bowl") and _is_placed(view) else _grasp(view)
     if skill == "pick":
         return _action(_towards(view, np.array([*view.target[:2], 0.20]), 0.6 * STEP_M), 0.0)
@@ -84,7 +84,7 @@ def _push(view: View) -> Floats:
     return _action(_towards(view, goal, STEP_M, sideways), 0.0)
 
 
-def _holds(view: View) -> bool:
+def holds(view: View) -> bool:
     """The fingers have closed on this task's cube."""
     gap = view.tool - view.cubes[view.task.cube]
     closed_on_it = view.target_width < OPEN_M and CUBE_M / 2 < view.width < GRASPED_M

@@ -78,6 +78,8 @@ def _all_tasks() -> dict[str, Task]:
 
 TASKS = _all_tasks()
 """Every task by its id."""
+SAID = {words: task for task in TASKS.values() for words in task.wordings()}
+"""What each sentence asks for."""
 
 
 @dataclass(frozen=True, eq=False)

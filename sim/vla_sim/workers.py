@@ -22,7 +22,8 @@ Result = TypeVar("Result")
 Setup = Callable[[], Callable[[Item], Result]]
 """Called once in each process (so it is picklable); returns the function that answers an item."""
 
-_ATTEMPTS = 2
+ATTEMPTS = 2
+"""Times an item is tried before it is taken to be what crashes."""
 
 
 @dataclass(eq=False)
@@ -76,7 +77,7 @@ def run_jobs(
                     worker.process.join()
                     what = f"a worker process died (exit code {worker.process.exitcode}) on {worker.item}"
                     crashes[worker.item] = crashes.get(worker.item, 0) + 1
-                    if crashes[worker.item] >= _ATTEMPTS:
+                    if crashes[worker.item] >= ATTEMPTS:
                         raise Missing(f"{what}, twice. Try --workers 1 to see why; `vla doctor` checks GL.") from None
                     report(f"{what}; it is replaced and the work done again")
                     again.append(worker.item)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -14,11 +15,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from vla import registry
 from vla.cli import main
+from vla.comparison import compare
 from vla.errors import BadConfig, SpecMismatch
 from vla.runs import Run
-from vla_sim.evaluate import EvalConfig, evaluate
+from vla_sim.evaluate import EvalConfig, delay_periods, evaluate
 from vla_sim.suites.tabletop import TabletopSuite
 
 SUITE = TabletopSuite()
@@ -51,16 +55,34 @@ def outcomes(run: Run) -> list[tuple[Any, ...]]:
     return [(row["seed"], row["task"], row["success"], row["steps"], row["decisions"]) for row in rows]
 
 
-def test_processes_do_not_change_the_outcome_and_rows_say_what_happened(policy: Path, tmp_path: Path) -> None:
-    config = EvalConfig(str(policy), episodes=22, seed=500, n_action_steps=8)
-    one, two = evaluate(config, tmp_path / "one", workers=1), evaluate(config, tmp_path / "two", workers=2)
-    assert [row[0] for row in outcomes(one)] == list(range(500, 522))
+def test_processes_do_not_change_the_outcome_not_even_one_that_is_killed(
+    policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vla_sim.evaluate._AT_ONCE", 4)
+    config = EvalConfig(str(policy), episodes=16, seed=500, n_action_steps=8)
+    reports: list[str] = []
+
+    def kill(done: int, successes: int, total: int) -> None:
+        if done == 4:
+            os.kill(multiprocessing.active_children()[0].pid or 0, signal.SIGKILL)
+
+    one = evaluate(config, tmp_path / "one", workers=1)
+    two = evaluate(config, tmp_path / "two", workers=2, progress=kill, report=reports.append)
+    assert [row[0] for row in outcomes(one)] == list(range(500, 516))
+    assert [row[0] for row in outcomes(two)] == list(range(500, 516)), "each once"
     # Batches differ, so the network's float32 sums may in the last bit: the same episodes, nearly all alike.
     assert np.mean([a == b for a, b in zip(outcomes(one), outcomes(two), strict=True)]) > 0.9
-    row = one.rows()[0]
-    assert set(row) >= {"seed", "task", "skill", "instruction", "success", "failure", "steps", "decisions"}
-    assert one.kind == "eval"
-    assert one.config["n_action_steps"] == 8
+    assert len(reports) == 1
+    assert "exit code -9" in reports[0]
+    assert reports[0] in (tmp_path / "two" / "crashes.log").read_text()
+    assert not (tmp_path / "one" / "crashes.log").exists()
+
+
+def test_rows_say_what_happened(policy: Path, tmp_path: Path) -> None:
+    run = evaluate(EvalConfig(str(policy), episodes=1, seed=500, n_action_steps=8), tmp_path / "run", workers=1)
+    assert {"seed", "task", "skill", "instruction", "success", "failure", "steps", "decisions"} <= set(run.rows()[0])
+    assert run.kind == "eval"
+    assert run.config["n_action_steps"] == 8
 
 
 def test_a_killed_evaluation_resumes_without_losing_or_doubling_an_episode(
@@ -84,7 +106,8 @@ def test_a_killed_evaluation_resumes_without_losing_or_doubling_an_episode(
     assert main(arguments) == 2
     assert "resume" in capsys.readouterr().err
     assert main([*arguments, "--resume"]) == 0
-    assert capsys.readouterr().out.splitlines()[-2].split()[-1] == "n=42"
+    (total,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("all ")]
+    assert total.split()[-1] == "n=42"
     run = Run.open(out)
     assert run.rows()[: len(before)] == before
     assert [row[0] for row in outcomes(run)] == list(range(500, 542))
@@ -107,3 +130,113 @@ def test_a_policy_for_another_robot_is_refused_before_anything_is_written(policy
     with pytest.raises(SpecMismatch, match=r"control_rate_hz: 20\.0 \| 10\.0"):
         evaluate(EvalConfig(str(tmp_path / "other")), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def rival(path: Path, successes: int, seeds: range = range(500, 580), suite: str = "tabletop") -> Path:
+    """A run that was better than any untrained policy: it succeeded on its first seeds."""
+    run = Run.create(path, "eval", {"suite": suite})
+    env = SUITE.make()
+    for i, seed in enumerate(seeds):
+        env.reset(seed)
+        run.append({"seed": seed, "task": env.task, "success": i < successes})
+    return path
+
+
+def test_an_evaluation_stops_once_it_is_decided_and_resuming_runs_no_more(policy: Path, tmp_path: Path) -> None:
+    against = rival(tmp_path / "rival", 80)
+    config = EvalConfig(str(policy), episodes=80, seed=500, n_action_steps=8, against=str(against))
+    run = evaluate(config, tmp_path / "run", workers=1)
+    found = compare(run, Run.open(against))["all"].paired
+    assert found.high < 0
+    assert len(run.rows()) == 20, "all of the first twenty were lost: that is enough"
+    assert len(evaluate(config, tmp_path / "run", workers=1, resume=True).rows()) == 20
+    undecided = replace(config, episodes=24, alpha=1e-12)
+    assert len(evaluate(undecided, tmp_path / "all", workers=1).rows()) == 24
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": 400}, "lacks 100 of the 180 seeds, 400 for one"),
+        ({"alpha": 1.5}, "alpha must be between 0 and 1"),
+        ({"suite": "other"}, "ran suite 'tabletop', this is 'other'"),
+        ({"against": None, "alpha": 0.1}, "against which run"),
+    ],
+)
+def test_what_cannot_be_stopped_against_is_refused_before_anything_is_written(
+    policy: Path, tmp_path: Path, changes: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "suite", lambda name: TabletopSuite)
+    against = rival(tmp_path / "rival", 1)
+    config = replace(EvalConfig(str(policy), episodes=80, seed=500, against=str(against)), **changes)
+    if changes.get("seed"):
+        config = replace(config, episodes=180)
+    with pytest.raises(BadConfig, match=message):
+        evaluate(config, tmp_path / "run", workers=1)
+    assert not (tmp_path / "run").exists()
+
+
+def test_failures_are_drawn_and_drawing_them_changes_nothing(policy: Path, tmp_path: Path) -> None:
+    config = EvalConfig(str(policy), episodes=6, seed=500, n_action_steps=8)
+    plain = evaluate(config, tmp_path / "plain", workers=1)
+    drawn = evaluate(config, tmp_path / "drawn", workers=1, thumbnails=2)
+    assert drawn.rows() == plain.rows()
+    pictures = sorted((tmp_path / "drawn" / "failures").glob("*.jpg"))
+    phases = {str(row["seed"]): row["phase"] for row in drawn.rows() if not row["success"]}
+    assert pictures
+    for picture in pictures:
+        phase, seed = picture.stem.split("_")
+        assert phases[seed] == phase
+        with Image.open(picture) as image:
+            assert image.size == (640, 160)
+            strip = np.asarray(image).astype(int)
+        assert np.abs(strip[:, :160] - strip[:, 480:]).max() > 40, "the first moment is not the last"
+    counts = [sum(p.stem.startswith(phase) for p in pictures) for phase in set(phases.values())]
+    assert max(counts) <= 2
+
+
+@pytest.mark.parametrize(
+    ("latency_ms", "rate", "periods"), [(0, 10, 0), (1, 10, 1), (100, 10, 1), (101, 10, 2), (150, 20, 3)]
+)
+def test_a_latency_costs_whole_periods(latency_ms: float, rate: float, periods: int) -> None:
+    assert delay_periods(latency_ms, rate) == periods
+
+
+@pytest.mark.parametrize(("latency_ms", "rate"), [(-1, 10), (float("nan"), 10), (float("inf"), 10), (1, 0)])
+def test_a_latency_that_cannot_be_is_refused(latency_ms: float, rate: float) -> None:
+    with pytest.raises(BadConfig, match="cannot be"):
+        delay_periods(latency_ms, rate)
+
+
+def test_vla_latency_averages_over_rates_and_vla_probe_compares_with_the_unchanged(
+    policy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ["--policy", str(policy), "--episodes", "3", "--seed", "500", "--workers", "1", "--json"]
+    asked = ["latency", *common, "--out", str(tmp_path / "l"), "--latency-ms", "120", "--rates", "10", "30"]
+    assert main(asked) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [(r["control_rate_hz"], r["delay_periods"]) for r in found["rates"]] == [(10.0, 2), (30.0, 4)]
+    share = np.mean([r["success"]["k"] / r["success"]["n"] for r in found["rates"]])
+    assert found["frequency_averaged_score"]["mean"] == pytest.approx(share)
+    assert main([*asked[:-1], "10"]) == 2
+    capsys.readouterr()
+    probes = ["probe", *common, "--out", str(tmp_path / "p"), "--probes", "language_negation", "vision_light"]
+    assert main(probes) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["probe"] for row in rows] == ["unchanged", "language_negation", "vision_light"]
+    assert [row["refused"] for row in rows] == [0, 3, 0]
+    assert rows[2]["difference"]["ties"] <= 3
+    assert main([*probes[:-1], "vision_sound"]) == 2
+    assert "vision_light" in capsys.readouterr().err
+
+
+def test_a_suite_without_probes_says_so(policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Unprobed:
+        """Only what every suite has."""
+
+        name = "unprobed"
+        spec = SUITE.spec
+
+    monkeypatch.setattr(registry, "suite", lambda name: Unprobed)
+    with pytest.raises(BadConfig, match="has no probes"):
+        evaluate(EvalConfig(str(policy), probe="vision_light"), tmp_path / "run")

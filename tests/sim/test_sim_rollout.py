@@ -10,12 +10,12 @@ import av
 import numpy as np
 import pytest
 
-from vla.errors import BadConfig, SpecMismatch
+from vla.errors import BadConfig, SpecMismatch, UnknownInstruction
 from vla.pipeline import FirstCandidate, Pipeline
 from vla.spec import Spec
 from vla.types import Decision, Floats, Observation, Verdict
 from vla_sim.env import Env
-from vla_sim.rollout import run_episodes
+from vla_sim.rollout import REFUSED, EpisodeRow, Meanwhile, run_episodes
 from vla_sim.suites.tabletop import TabletopSuite
 from vla_sim.video import Recorder, save_video
 
@@ -173,3 +173,106 @@ def test_a_film_shows_every_moment_of_the_chosen_episode(tmp_path: Any) -> None:
         shown = [frame.to_ndarray(format="rgb24") for frame in film.decode(video=0)]
     assert len(shown) == len(frames) + 5
     assert np.abs(shown[0].astype(int) - frames[0]).mean() < 6
+
+
+def thinking(delay: int, meanwhile: Meanwhile, n_action_steps: int = 2) -> tuple[list[EpisodeRow], list[list[float]]]:
+    """One episode of the expert with thinking time; its row, and where each step found the tool."""
+    oracle, seen = Oracle(chunk_size=4), []
+    rows = run_episodes(
+        Pipeline(oracle, FirstCandidate()),
+        SUITE,
+        [90],
+        n_action_steps=n_action_steps,
+        tasks=["pick_red"],
+        delay=delay,
+        meanwhile=meanwhile,
+        before_decide=oracle.look,
+        on_step=lambda index, env: seen.append([*env.snapshot().episode.target]),
+    )
+    return rows, seen
+
+
+def test_the_world_goes_on_while_the_policy_thinks_and_the_arm_holds() -> None:
+    (at_once,), _ = thinking(0, "hold")
+    (late,), targets = thinking(3, "hold")
+    moved = np.abs(np.diff(targets, axis=0)).max(1) > 0
+    assert not moved[[i for i in range(len(moved)) if i % 5 < 3]].any(), "three periods of thought, no motion"
+    assert moved[[3, 4, 8, 9]].all(), "then two actions"
+    assert late.success
+    assert late.seconds > 1.8 * at_once.seconds
+    assert late.decisions == pytest.approx(late.steps / 5, abs=1)
+
+
+def test_going_on_with_the_last_chunk_never_stops_but_enters_the_next_one_late() -> None:
+    _, targets = thinking(1, "continue")
+    moved = np.abs(np.diff(targets, axis=0)).max(1) > 0
+    assert not moved[0], "nothing to go on with yet"
+    assert moved[1:9].all()
+    oracle = Oracle(chunk_size=4)
+    used: list[Any] = []
+
+    def chunk(index: int, env: Env, decision: Decision) -> None:
+        assert decision.chunk is not None
+        decision.chunk.actions[:] = np.arange(4)[:, None] * [0.001, 0, 0, 0] + [0, 0, 0, 0.08]
+
+    def step(index: int, env: Env) -> None:
+        used.append(env.snapshot().episode.target[0])
+
+    run_episodes(
+        Pipeline(oracle, FirstCandidate()),
+        SUITE,
+        [90],
+        n_action_steps=2,
+        tasks=["pick_red"],
+        delay=1,
+        meanwhile="continue",
+        before_decide=oracle.look,
+        on_decision=chunk,
+        on_step=step,
+    )
+    indices = np.diff(used[:12]).round(4) / 0.001
+    np.testing.assert_allclose(indices, [0, 1, 2, 3, 1, 2, 3, 1, 2, 3, 1], atol=0.01)
+
+
+def test_a_chunk_that_is_over_before_it_comes_is_refused() -> None:
+    with pytest.raises(BadConfig, match="needs a chunk of 5, and it has 4"):
+        thinking(3, "continue")
+    with pytest.raises(BadConfig, match="negative"):
+        thinking(-1, "hold")
+
+
+class Deaf(Oracle):
+    """Knows no word but those for red cubes."""
+
+    def encode(self, observations: Sequence[Observation]) -> Floats:
+        if any("red" not in o.instruction for o in observations):
+            raise UnknownInstruction("red only")
+        envs = [env for env in self.envs if "red" in env.instruction]
+        return np.stack([env.expert() for env in envs[: len(observations)]])
+
+
+def test_a_policy_that_does_not_know_the_words_fails_that_episode_alone_where_that_is_asked() -> None:
+    seeds, tasks = [60, 61, 62], ["pick_red", "pick_blue", "pick_green"]
+    rows = run_episodes(
+        Pipeline(deaf := Deaf(), FirstCandidate()),
+        SUITE,
+        seeds,
+        n_action_steps=1,
+        tasks=tasks,
+        may_refuse=True,
+        before_decide=deaf.look,
+    )
+    assert [row.failure for row in rows] == ["", REFUSED, REFUSED]
+    assert [row.steps for row in rows[1:]] == [0, 0]
+    with pytest.raises(UnknownInstruction):
+        run_episodes(Pipeline(deaf, FirstCandidate()), SUITE, seeds, n_action_steps=1, tasks=tasks)
+
+
+def test_rows_tell_time_path_and_progress() -> None:
+    oracle = Oracle()
+    (row,) = run_episodes(Pipeline(oracle, FirstCandidate()), SUITE, [60], n_action_steps=1, before_decide=oracle.look)
+    assert row.seconds == pytest.approx(row.steps / 10)
+    assert row.path is not None
+    assert 0.1 < row.path < 2
+    assert row.smoothness is not None
+    assert row.approached == row.target != ""

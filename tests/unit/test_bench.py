@@ -7,15 +7,18 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from vla import registry
 from vla.cli import main
 from vla.runs import revision
+from vla.statistics import wilson
 from vla.verbs import bench, demo
 from vla.verbs.bench import Metric
 from vla.verbs.benches import demo as demo_bench
 from vla.verbs.benches import heads as heads_bench
+from vla.verbs.benches import statistics as statistics_bench
 
 KEYS = ["bench", "metric", "value", "unit", "n", "low", "high", "target", "met", "revision"]
 
@@ -75,7 +78,7 @@ def test_a_missed_target_is_exit_code_1(
 def test_an_unknown_name_lists_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "nope"]) == 2
     message = capsys.readouterr().err
-    assert "no benchmark is called 'nope'; there is demo, heads, verification" in message
+    assert "no benchmark is called 'nope'; there is demo, heads, statistics, verification" in message
 
 
 def rate(k: int, n: int = 400) -> dict[str, float]:
@@ -141,3 +144,19 @@ def test_heads_are_trained_evaluated_and_timed_once(
     assert [row["n"] for row in shown[0]] == [None, 2, None, None]
     assert shown[0][:2] == shown[1][:2]
     assert all(row["value"] > 0 for row in shown[0] if row["unit"] == "ms")
+
+
+def test_statistics_are_measured_against_the_truth(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The whole benchmark on few draws; then with an interval that is too narrow, which it must notice."""
+    monkeypatch.setattr(statistics_bench, "DRAWS", 400)
+    main(["bench", "statistics", "--json", "--out", str(tmp_path)])
+    rows = {row["metric"]: row for row in map(json.loads, capsys.readouterr().out.splitlines())}
+    assert 0.92 < rows["Wilson, n=200, rate 0.9, coverage"]["value"] < 0.98
+    assert 0.92 < rows["Tango, n=200, 10 points, coverage"]["value"] < 0.98
+    assert rows["sequential, false claims"]["met"] is True
+    assert rows["fixed-n McNemar looked at 20 times, false claims"]["value"] > 0.05
+    monkeypatch.setattr(statistics_bench, "wilson", lambda k, n: wilson(k, n, 0.9))
+    (*_, farthest) = statistics_bench._wilson(np.random.default_rng(0))
+    assert farthest.met is False

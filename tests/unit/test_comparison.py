@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from vla import cli
-from vla.comparison import compare, rates
+from vla.comparison import compare, intention, mean_of_successes, rates
 from vla.errors import BadConfig, BadDataset
 from vla.runs import Run
 
@@ -87,3 +87,75 @@ def test_the_verb_prints_both_rates_and_the_difference(tmp_path: Path, capsys: p
 def test_the_verb_refuses_what_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["compare", str(tmp_path), str(tmp_path)]) == 2
     assert "no run at" in capsys.readouterr().err
+
+
+def stopped(path: Path, successes: dict[int, bool], **config: Any) -> Run:
+    """A run that was to stop as soon as it was decided."""
+    run = Run.create(path, "eval", {"suite": "tabletop", "against": "b", "seed": 0, "alpha": None, **config})
+    for seed, success in successes.items():
+        run.append({"seed": seed, "task": "t", "skill": "pick", "success": success})
+    return run
+
+
+def test_a_run_that_may_stop_is_compared_on_its_seeds_up_to_the_first_gap(tmp_path: Path) -> None:
+    """Seeds after a gap finished early because they were quick: they do not count."""
+    a = stopped(tmp_path / "a", {0: True, 1: True, 3: True, 4: True})
+    b = make(tmp_path / "b", [False] * 6, task="t", skill="pick")
+    found = compare(a, b)["all"]
+    assert (found.a.n, found.b.n, found.paired.wins) == (2, 2, 2)
+    assert found.paired.anytime
+    assert rates(a)["all"].n == 2
+    assert compare(b, a)["all"].paired.losses == 2
+
+
+def test_its_intervals_are_those_that_allow_stopping(tmp_path: Path) -> None:
+    successes = [True] * 25 + [False] * 5
+    plain = make(tmp_path / "plain", successes, task="t", skill="pick")
+    b = make(tmp_path / "b", [i % 3 == 0 for i in range(30)], task="t", skill="pick")
+    narrow = compare(plain, b)["all"]
+    wide, wider = (
+        compare(stopped(tmp_path / f"a{alpha}", dict(enumerate(successes)), alpha=alpha), b)["all"]
+        for alpha in (None, 0.01)
+    )
+    assert wider.paired.low < wide.paired.low < narrow.paired.low
+    assert wide.a.low < narrow.a.low
+    assert "whenever stopped" in str(wide.paired)
+
+
+def test_measures_are_compared_where_both_succeeded(tmp_path: Path) -> None:
+    a, b = (Run.create(tmp_path / name, "eval", {"suite": "tabletop"}) for name in "ab")
+    times = {0: (3.0, 2.0), 1: (4.0, 2.0), 2: (9.0, None), 3: (5.0, 2.0)}
+    for seed, (x, y) in times.items():
+        row = {"seed": seed, "task": "t", "skill": "pick", "path": None}
+        a.append({**row, "success": True, "seconds": x})
+        b.append({**row, "success": y is not None, "seconds": y or 8.0})
+    found = compare(a, b)["all"].measures
+    assert set(found) == {"seconds"}
+    assert (found["seconds"].mean, found["seconds"].n) == (2.0, 3)
+    assert mean_of_successes(b, "seconds") == 2.0
+    assert mean_of_successes(b, "path") is None
+
+
+def test_intention_counts_the_first_object_whatever_came_of_it(tmp_path: Path) -> None:
+    run = make(tmp_path / "a", [True] * 2)
+    assert intention(run) is None
+    run = make(tmp_path / "b", [])
+    for seed, (approached, success) in enumerate([("red", False), ("blue", True), ("", False)]):
+        run.append({"seed": seed, "success": success, "target": "red", "approached": approached})
+    found = intention(run)
+    assert found is not None
+    assert (found.k, found.n) == (1, 3)
+
+
+@pytest.mark.parametrize("value", ["fast", True, [1.0], float("nan")])
+def test_a_measure_that_is_no_number_is_named(tmp_path: Path, value: Any) -> None:
+    run = make(tmp_path / "a", [True, True], seconds=value)
+    with pytest.raises(BadDataset, match="episode 1: `seconds` must be a finite number"):
+        rates(run)
+
+
+@pytest.mark.parametrize(("config", "message"), [({"seed": "0"}, "first seed"), ({"alpha": 2.0}, "not a chance")])
+def test_a_stopped_runs_settings_are_checked(tmp_path: Path, config: dict[str, Any], message: str) -> None:
+    run = stopped(tmp_path / "a", {0: True, 1: False}, **config)
+    with pytest.raises(BadDataset, match=message):
+        rates(run)

@@ -14,6 +14,7 @@ import pytest
 from vla import cli, report
 from vla.errors import BadConfig, BadDataset
 from vla.runs import Run, write_json
+from vla.sequential import anytime_rate
 
 VIDEO = bytes(range(256))
 
@@ -153,3 +154,79 @@ def test_a_broken_file_is_named(tmp_path: Path, name: str, content: str) -> None
     (tmp_path / name).write_text(content)
     with pytest.raises(BadDataset, match=name):
         report.write(tmp_path / "report.html", [tmp_path], "t")
+
+
+def failing(path: Path, phase: str, seeds: range, **row: Any) -> Path:
+    """A run whose episodes all fail in one phase, each with a picture."""
+    run = Run.create(path, "eval", {"suite": "tabletop"})
+    (path / "failures").mkdir()
+    for seed in seeds:
+        told = {"instruction": "pick up the red cube", "target": "red", "approached": "blue"}
+        run.append({"seed": seed, "success": False, "failure": "timeout", "phase": phase, **told, **row})
+        (path / "failures" / f"{phase}_{seed}.jpg").write_bytes(f"{path.name}{seed}".encode())
+    return path
+
+
+def test_failures_are_grouped_by_phase_with_a_few_pictures_each(tmp_path: Path) -> None:
+    runs = failing(tmp_path / "a", "grasp", range(9)), failing(tmp_path / "b", "carry", range(2))
+    page = render(tmp_path, *runs)
+    shown = [base64.b64decode(r.partition(",")[2]).decode() for r in page.resources if r.startswith("data:image/jpeg")]
+    assert shown == ["b0", "b1", *(f"a{seed}" for seed in range(report.SHOWN))]
+    assert page.says("pick up the red cube: timeout, went for blue first (seed 0)")
+    counts = (tmp_path / "report.html").read_text()
+    assert re.search(r'>a</span></td>\s*<td class="number" data-value="9">9</td>\s*<td class="number zero"', counts)
+
+
+def test_a_picture_of_an_episode_that_is_not_there_or_did_not_fail_is_left_out(tmp_path: Path) -> None:
+    run = failing(tmp_path / "a", "grasp", range(1))
+    Run.open(run).append({"seed": 1, "success": True, "failure": "", "phase": "lift"})
+    for name in ("grasp_1.jpg", "grasp_7.jpg", "grasp_x.jpg"):
+        (run / "failures" / name).write_bytes(b"no")
+    page = render(tmp_path, run)
+    assert [r for r in page.resources if r.startswith("data:image/jpeg")] == [
+        "data:image/jpeg;base64," + base64.b64encode(b"a0").decode()
+    ]
+
+
+def test_time_smoothness_and_intention_are_shown_and_compared(tmp_path: Path) -> None:
+    for name, slower in (("a", 1.0), ("b", 0.0)):
+        run = Run.create(tmp_path / name, "eval", {"suite": "tabletop"})
+        for seed in range(5):
+            row = {"seed": seed, "success": True, "seconds": 2.0 + slower + 0.1 * seed * slower, "smoothness": -9.5}
+            run.append({**row, "target": "red", "approached": "red" if seed else "blue"})
+    page = render(tmp_path, tmp_path / "b", tmp_path / "a")
+    assert page.says("time to success [s]")
+    assert page.says("-9.5")
+    assert page.says("80.0% [37.6, 96.4] n=5")
+    assert page.says("+1.20 [+1.00, +1.40]")
+    assert not page.says("path [m or rad]")
+
+
+def test_a_run_that_was_to_stop_early_is_marked(tmp_path: Path) -> None:
+    base = evaluate(tmp_path / "base", [False] * 40)
+    run = Run.create(tmp_path / "stopped", "eval", {"suite": "tabletop", "against": "base", "seed": 0, "alpha": None})
+    for seed in range(20):
+        run.append({"seed": seed, "task": "t", "skill": "pick", "success": True})
+    page = render(tmp_path, base, tmp_path / "stopped")
+    assert page.says("*")
+    assert page.says("hold whenever one stops")
+    assert page.says(str(anytime_rate(20, 20)))
+
+
+def test_crashes_are_told(tmp_path: Path) -> None:
+    run = evaluate(tmp_path / "a", [True, False])
+    (run / "crashes.log").write_text("2026-01-01 a worker process died\n")
+    assert render(tmp_path, run).says("1; the processes were replaced and their episodes run again")
+
+
+def test_many_arms_are_compared_with_the_one_begun_first(tmp_path: Path) -> None:
+    folder = tmp_path / "probe"
+    for i, name in enumerate(("unchanged", "a", "b", "c", "d")):
+        run = evaluate(folder / name, [True] * (5 - i) + [False] * i)
+        meta = json.loads((run / "run.json").read_text()) | {"created": f"2026-01-01T00:00:0{i}"}
+        (run / "run.json").write_text(json.dumps(meta))
+    out = tmp_path / "page.html"
+    assert cli.main(["report", str(folder), "--out", str(out)]) == 0
+    table = out.read_text().partition("Paired differences")[2].partition("</table>")[0]
+    names = re.findall(r'<span class="arm"[^>]*>(\w+)</span>', table)
+    assert names == ["a", "unchanged", "b", "unchanged", "c", "unchanged", "d", "unchanged"]

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from vla.statistics import Paired, paired, power_law, smallest_detectable, wilson
+from vla.statistics import Paired, paired, paired_mean, power_law, smallest_detectable, wilson
 
 
 def outcomes(wins: int, losses: int, both: int, neither: int) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
@@ -137,3 +137,22 @@ def test_a_power_law_is_recovered() -> None:
 def test_a_power_law_needs_positive_points(x: list[float], y: list[float]) -> None:
     with pytest.raises(ValueError, match="three or more positive points"):
         power_law(x, y)
+
+
+def test_a_mean_difference_agrees_with_scipy() -> None:
+    from scipy import stats
+
+    rng = np.random.default_rng(5)
+    a, b = rng.lognormal(1.0, 0.4, 30), rng.lognormal(0.8, 0.4, 30)
+    found = paired_mean(a, b)
+    expected = stats.ttest_rel(a, b).confidence_interval()
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+    assert found.mean == pytest.approx((a - b).mean())
+
+
+def test_a_mean_difference_of_too_few_seeds_excludes_nothing() -> None:
+    one = paired_mean(np.array([3.0]), np.array([2.0]))
+    assert (one.mean, one.low, one.high) == (1.0, -math.inf, math.inf)
+    assert str(paired_mean(np.array([]), np.array([]))) == "no seeds in common"
+    with pytest.raises(ValueError, match="two values a seed"):
+        paired_mean(np.array([1.0]), np.array([1.0, 2.0]))

@@ -1,8 +1,9 @@
 """Compare two evaluations episode by episode, over the same seeds.
 
 Prints both success rates, and the paired difference (first minus second) with Tango's interval and the exact McNemar
-p-value, in all and per skill. Runs whose seeds, tasks or suites differ are refused: their difference would be one of
-luck as well.
+p-value, in all and per skill; where both succeeded, also the mean difference in time, path and smoothness. A run that
+was to stop early (`vla eval --against`) gets the intervals that allow that, on the seeds it ran. Runs whose seeds,
+tasks or suites differ are refused: their difference would be one of luck as well.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class Args:
 
 def main(args: Args) -> int:
     """Print the comparison."""
-    from vla.comparison import compare
+    from vla.comparison import MEASURES, compare
     from vla.runs import Run, to_plain
 
     found = compare(Run.open(args.a), Run.open(args.b))
@@ -34,10 +35,12 @@ def main(args: Args) -> int:
 
         print(json.dumps(to_plain(found), indent=2))
         return 0
-    width = max(len(str(args.a)), len(str(args.b)))
+    width = max(len(str(args.a)), len(str(args.b)), *map(len, MEASURES.values()))
     for group, comparison in found.items():
         print(group)
         print(f"  {args.a!s:{width}}  {comparison.a}")
         print(f"  {args.b!s:{width}}  {comparison.b}")
         print(f"  {'difference':{width}}  {comparison.paired}")
+        for measure, difference in comparison.measures.items():
+            print(f"  {MEASURES[measure]:{width}}  {difference}")
     return 0

@@ -7,6 +7,7 @@ position in the base frame (x forward, y left, z up) and set the gripper's openi
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -16,11 +17,13 @@ import numpy.typing as npt
 from vla.errors import BadConfig, UnknownName
 from vla.spec import Camera, Dim, Spec
 from vla.types import Command, Floats, Image, Mode, Observation
+from vla_sim.env import Progress
 from vla_sim.panda import ASSETS, HOME, N_JOINTS, Doubles, ToolIK, with_meshes, with_sky
 from vla_sim.rendering import mujoco, render
 from vla_sim.tabletop_expert import OPEN_WIDTH_M, STEP_M, expert_action
 from vla_sim.tabletop_features import privileged_features
-from vla_sim.tabletop_tasks import COLOURS, CUBE_M, SKILLS, TASKS, Task, View, draw_layout, draw_task, judge
+from vla_sim.tabletop_progress import advance, begin
+from vla_sim.tabletop_tasks import COLOURS, CUBE_M, SAID, SKILLS, TASKS, Task, View, draw_layout, draw_task, judge
 
 MAX_STEPS = 80
 CONTROL_RATE_HZ = 10.0
@@ -74,6 +77,7 @@ class _Episode:
     target: Doubles
     joints: Doubles
     width: float
+    progress: Progress
     steps: int = 0
     success: bool = False
     failure: str = ""
@@ -130,6 +134,11 @@ class TabletopEnv:
         """ "", "timeout", "moved_other" or "wrong_object"."""
         return self._episode.failure
 
+    @property
+    def progress(self) -> Progress:
+        """See `vla_sim.tabletop_progress`."""
+        return self._episode.progress
+
     def reset(self, seed: int, task: str | None = None) -> None:
         """Start an episode. Raises UnknownName for a task there is not."""
         if task is not None and task not in TASKS:
@@ -152,7 +161,8 @@ class TabletopEnv:
         data.qpos[self._finger : self._finger + 2] = data.ctrl[N_JOINTS] = OPEN_WIDTH_M / 2
         mujoco.mj_kinematics(self._model, data)
         start = data.qpos[self._cubes]
-        self._episode = _Episode(goal, instruction, start, target, joints, OPEN_WIDTH_M)
+        progress = begin(goal.skill, COLOURS[goal.cube])
+        self._episode = _Episode(goal, instruction, start, target, joints, OPEN_WIDTH_M, progress)
         self._view = self._look()
 
     def observe(self) -> Observation:
@@ -187,7 +197,8 @@ class TabletopEnv:
         success, failure = judge(self._view)
         if not success and not failure and episode.steps >= MAX_STEPS:
             failure = "timeout"
-        self._episode = replace(episode, success=success, failure=failure)
+        progress = advance(self._view, episode.progress)
+        self._episode = replace(episode, progress=progress, success=success, failure=failure)
 
     def snapshot(self) -> Snapshot:
         """The physics' full integration state and the episode's."""
@@ -212,8 +223,10 @@ class TabletopEnv:
         return expert_action(self._view)
 
     def set_instruction(self, instruction: str) -> None:
-        """Say something else to the policy; the goal stays."""
-        self._episode = replace(self._episode, instruction=instruction)
+        """Say something else to the policy; the goal stays, what the robot is to go for is as told."""
+        told = SAID.get(instruction, self._episode.task)
+        progress = replace(self._episode.progress, target=COLOURS[told.cube])
+        self._episode = replace(self._episode, instruction=instruction, progress=progress)
 
     def render(self, camera: str, height: int, width: int) -> Image:
         """One image from "agent", "wrist" or "film"."""
@@ -265,6 +278,19 @@ class TabletopSuite:
         """One with the Panda's meshes, for videos. Raises Missing without robosuite."""
         return TabletopEnv(_model("mesh"), self.spec)
 
+    @property
+    def probes(self) -> Mapping[str, str]:
+        """See `vla_sim.tabletop_probes`."""
+        from vla_sim.tabletop_probes import PROBES
+
+        return PROBES
+
+    def probed(self, probe: str) -> TabletopSuite:
+        """This suite with one thing changed in every episode. Raises UnknownName."""
+        from vla_sim.tabletop_probes import ProbedTabletop
+
+        return ProbedTabletop(probe)
+
     def other_instruction(self, task: str, seed: int) -> str:
         """A sentence for a task about another cube."""
         rng = np.random.default_rng([seed, 11])
@@ -275,8 +301,13 @@ class TabletopSuite:
 
 @functools.cache
 def _model(visual: str) -> Any:
+    return build(visual).compile()
+
+
+def build(visual: str) -> Any:
+    """The tabletop's `MjSpec`, to be compiled."""
     scene = mujoco.MjSpec.from_file(str(ASSETS / "tabletop.xml"))
     if visual == "mesh":
         with_meshes(scene)
         with_sky(scene)
-    return scene.compile()
+    return scene
