@@ -14,16 +14,24 @@ from vla.policy import PolicyNet
 
 
 def fit(
-    net: PolicyNet, name: str, rollouts: Rollouts, seed: int, threads: int = 2, progress: Progress | None = None
+    net: PolicyNet,
+    name: str,
+    rollouts: Rollouts,
+    seed: int,
+    threads: int = 2,
+    progress: Progress | None = None,
+    **settings: Any,
 ) -> tuple[Verifier, dict[str, Any], dict[str, Any]]:
     """Build and fit a verifier; returns it with its config and the measures on held-out episodes.
+
+    `settings` are fields of its Config that differ from the defaults.
 
     Raises:
         UnknownName: no such verifier.
         BadDataset: the rollouts do not hold what it learns from.
     """
     kind = getattr(registry.module("verifiers", name), registry.KINDS["verifiers"])
-    config = registry.resolved("verifiers", name, kind.configure({}, rollouts))
+    config = registry.resolved("verifiers", name, kind.configure(settings, rollouts))
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -37,10 +45,16 @@ def fit(
 
 
 def fit_and_save(
-    policy: Path, name: str, rollouts: Rollouts, seed: int, threads: int = 2, progress: Progress | None = None
+    policy: Path,
+    name: str,
+    rollouts: Rollouts,
+    seed: int,
+    threads: int = 2,
+    progress: Progress | None = None,
+    **settings: Any,
 ) -> dict[str, Any]:
     """Fit a verifier for a checkpoint and save it in `policy/verifiers/`; returns the held-out measures."""
-    verifier, config, measures = fit(checkpoint.load(policy), name, rollouts, seed, threads, progress)
+    verifier, config, measures = fit(checkpoint.load(policy), name, rollouts, seed, threads, progress, **settings)
     episodes = len(rollouts.success)
     checkpoint.save_verifier(policy, name, verifier, config, measures | {"seed": seed, "episodes": episodes})
     return measures
