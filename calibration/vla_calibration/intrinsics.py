@@ -95,7 +95,7 @@ def calibrate_intrinsics(
         found = _refine(camera, poses, [views[i] for i in used], board)
         errors = np.array([np.sqrt(np.square(r).sum(1).mean()) for r in found[2]])
         spread = 1.4826 * float(np.median(np.abs(errors - np.median(errors))))
-        outliers = errors > np.median(errors) + _OUTLIER * max(spread, 0.15 * float(np.median(errors)))
+        outliers = errors > np.median(errors) + _OUTLIER * max(spread, 0.4 * float(np.median(errors)))
         if not outliers.any():
             break
         used = [i for i, out in zip(used, outliers, strict=True) if not out]

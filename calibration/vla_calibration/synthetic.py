@@ -47,14 +47,18 @@ def intrinsics_views(camera: CameraModel, board: Board, n: int, sigma_px: float,
     """n views as a person would take them: all over the image, near and far, tilted up to 40 degrees."""
     views: list[Detection] = []
     while len(views) < n:
-        distance = rng.uniform(0.7, 1.6) * board.size_m[0] * camera.fx / camera.width
-        ray = camera.normalised(rng.uniform(0.1, 0.9, (1, 2)) * [camera.width, camera.height])[0]
-        centre = distance * np.array([*ray, 1.0])
-        turn = Rotation.from_euler("xyz", rng.uniform([-40, -40, -30], [40, 40, 30]), degrees=True).as_matrix()
-        T = transform(turn, centre - turn @ [*board.size_m / 2, 0])
-        if (view := detect(camera, board, T, sigma_px, rng)) is not None:
+        if (view := detect(camera, board, board_pose(camera, board, rng), sigma_px, rng)) is not None:
             views.append(view)
     return views
+
+
+def board_pose(camera: CameraModel, board: Board, rng: Rng) -> Doubles:
+    """camera_from_board (4, 4) of one such view."""
+    distance = rng.uniform(0.7, 1.6) * board.size_m[0] * camera.fx / camera.width
+    ray = camera.normalised(rng.uniform(0.1, 0.9, (1, 2)) * [camera.width, camera.height])[0]
+    centre = distance * np.array([*ray, 1.0])
+    turn = Rotation.from_euler("xyz", rng.uniform([-40, -40, -30], [40, 40, 30]), degrees=True).as_matrix()
+    return transform(turn, centre - turn @ [*board.size_m / 2, 0])
 
 
 def hand_eye_views(

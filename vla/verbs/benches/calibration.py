@@ -1,0 +1,114 @@
+"""Calibration against known truth: lenses, mounts, joints and clocks, from rendered images and projected corners.
+
+Rendered: boards drawn by MuJoCo through a lens with distortion; "noisy" adds blur of 0.8 px, noise of 10 grey levels,
+and something in front of the lens in every third image. Projected: corners with Gaussian noise, where hundreds of
+trials are needed. Each row is the worst or the median over its trials, as it says.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from vla.runs import Run
+from vla.statistics import wilson
+from vla.verbs.bench import Args, Metric
+
+RENDERED = 10
+TRIALS = 100
+COVERAGE_TRIALS = 500
+SEED = 9_000_000
+
+Rows = list[dict[str, Any]]
+
+
+def measure(args: Args) -> list[Metric]:
+    """Run the trials that are not there yet; then one row a metric."""
+    from vla.verbs.benches import _calibration_trials as trials
+
+    run = functools.partial(_trials, args)
+    metrics: list[Metric] = []
+    for lens in ("radtan", "fisheye"):
+        for noisy in (False, True):
+            name = f"intrinsics {lens} {_word(noisy)}"
+            rows = run(name, RENDERED, trials.intrinsics_rendered, lens=lens, noisy=noisy)
+            metrics += [
+                _worst(f"{name}, focal length, worst", rows, "focal", "%", 0.3),
+                _worst(f"{name}, centre, worst", rows, "centre", "%", 0.3),
+                _worst(f"{name}, reprojection, worst", rows, "rms", "px", 0.5 if noisy else 0.25),
+            ]
+    for setup in ("eye_in_hand", "eye_to_hand"):
+        for noisy in (False, True):
+            name = f"{setup.replace('_', '-')} {_word(noisy)}, 20 rendered views"
+            rows = run(name, RENDERED, trials.hand_eye_rendered, setup=setup, noisy=noisy)
+            metrics += [
+                _worst(f"{name}, worst", rows, "mm", "mm", 3 if noisy else 1),
+                _worst(f"{name}, worst turn", rows, "deg", "°", 0.3 if noisy else 0.1),
+            ]
+    for setup in ("eye_in_hand", "eye_to_hand"):
+        for turning in (False, True):
+            metrics += _against_opencv(run, trials.hand_eye_projected, setup, turning)
+    rows = run("joint offsets rendered", RENDERED, trials.joint_offsets_rendered)
+    metrics.append(_worst("joint offsets up to 5°, rendered, worst joint", rows, "deg", "°", 0.1))
+    rows = run("joint offsets projected", TRIALS, trials.joint_offsets_projected)
+    metrics.append(_worst("joint offsets up to 5°, projected, worst joint of all", rows, "deg", "°", 0.1))
+    rows = run("time offset", TRIALS, trials.time_offset_projected)
+    metrics.append(_worst("time offset up to 100 ms, worst", rows, "ms", "ms", 2))
+    for known in (True, False):
+        rows = run(f"coverage {known}", COVERAGE_TRIALS, trials.coverage_projected, known_noise=known)
+        metrics += _coverage(f"95% ellipsoid holds the camera, noise {'known' if known else 'estimated'}", rows)
+    return metrics
+
+
+def _against_opencv(run: Callable[..., Rows], trial: Any, setup: str, turning: bool) -> list[Metric]:
+    name = f"{setup.replace('_', '-')}, 0.5 px, 1 mm{', 0.1°' if turning else ''}"
+    rows = run(name, TRIALS, trial, setup=setup, turning=turning)
+    solvers = sorted({key.removesuffix("_mm") for key in rows[0] if key.endswith("_mm")})
+    found = []
+    for unit, sign, bound in (("mm", "mm", 3), ("deg", "°", 0.3)):
+        own = np.median([row[unit] for row in rows])
+        medians = {s: float(np.nanmedian([row[f"{s}_{unit}"] for row in rows])) for s in solvers}
+        best = min(medians, key=lambda s: medians[s])
+        found += [
+            Metric(f"{name}, median", float(own), sign, len(rows), target=f"<= {bound}"),
+            Metric(f"{name}, to OpenCV's best ({best})", float(own / medians[best]), "times", len(rows), target="<= 1"),
+        ]
+    return found
+
+
+def _coverage(name: str, rows: Rows) -> list[Metric]:
+    rate = wilson(sum(row["held"] for row in rows), len(rows))
+    shown = Metric(name, rate.rate, "", rate.n, rate.low, rate.high, ">= 0.93")
+    return [shown, Metric(f"{name}, not too often", rate.rate, "", rate.n, rate.low, rate.high, "<= 0.97")]
+
+
+def _worst(name: str, rows: Rows, key: str, unit: str, bound: float) -> Metric:
+    return Metric(name, max(row[key] for row in rows), unit, len(rows), target=f"<= {bound}")
+
+
+def _word(noisy: bool) -> str:
+    return "noisy" if noisy else "clean"
+
+
+def _trials(args: Args, name: str, n: int, trial: Callable[..., dict[str, Any]], **settings: Any) -> Rows:
+    """The rows of n trials, one seed each; those on disk are not run again."""
+    from vla.progress import bar
+    from vla_sim.workers import run_jobs
+
+    folder = args.out / "calibration" / name.replace(" ", "_").replace(",", "").replace("°", "deg")
+    record = Run.create(folder, "calibration", {"trial": trial.__name__, "seed": SEED, **settings}, resume=True)
+    done = {row["seed"] for row in record.rows()}
+    todo = [seed for seed in range(SEED, SEED + n) if seed not in done]
+    with bar(name) as show:
+        for seed, row in run_jobs(functools.partial(_worker, trial, settings), todo, args.workers, print):
+            record.append({"seed": seed, **row})
+            done.add(seed)
+            show(len(done) / n, "")
+    return sorted(record.rows(), key=lambda row: int(row["seed"]))[:n]
+
+
+def _worker(trial: Callable[..., dict[str, Any]], settings: dict[str, Any]) -> Callable[[int], dict[str, Any]]:
+    return functools.partial(trial, **settings)
