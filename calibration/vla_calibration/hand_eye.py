@@ -144,7 +144,9 @@ def closed_form(views: Sequence[View], board_poses: Sequence[Doubles], setup: Se
     return transform(np.asarray(turn), np.ravel(shift))
 
 
-def start_rig(views: Sequence[View], board: Board, camera: CameraModel, setup: Setup) -> Rig:
+def start_rig(
+    views: Sequence[View], board: Board, camera: CameraModel, setup: Setup, *, check_scale: bool = True
+) -> Rig:
     """The closed form with the smallest spread of the board's place.
 
     Raises:
@@ -163,7 +165,8 @@ def start_rig(views: Sequence[View], board: Board, camera: CameraModel, setup: S
             best = spread, X, middle
     if best is None:
         raise BadCalibration("none of the closed-form solvers finds the camera; take views that differ more")
-    _require_scale(views, poses, best[1], setup, board)
+    if check_scale:  # joints that are off bend the arm's own lengths
+        _require_scale(views, poses, best[1], setup, board)
     return Rig(setup, board, camera, best[1], best[2], np.empty(0), np.zeros((len(views), 6)))
 
 

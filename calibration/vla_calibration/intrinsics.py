@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from vla.errors import BadCalibration
-from vla_calibration.board import Board, Detection
+from vla_calibration.board import MIN_CORNERS, Board, Detection
 from vla_calibration.camera import CameraModel, Model
 from vla_calibration.geometry import Doubles, apply, moved, skew, transform
 from vla_calibration.least_squares import Rows, Term, solve
@@ -30,9 +30,11 @@ MAX_RMS_PX = 1.5
 """Above, the views do not show one board through one lens."""
 MAX_WISH = 20.0
 """Squared standard deviations by which half of the views may disagree about the camera; one camera's make it 1."""
-_OUTLIER = 3.5
-"""Robust standard deviations from the median view at which a view is left out."""
+_OUTLIER = 6.0
+"""Robust standard deviations of all corners at which one of them is left out."""
+_ALWAYS_GOOD_PX = 0.1
 _MAX_REJECTED = 0.3
+"""Share of a view's corners, or of all views, beyond which something else is wrong."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,22 +90,20 @@ def calibrate_intrinsics(
             f"the board was seen in {share:.0%} of the image, at least {MIN_COVERAGE:.0%} is needed: "
             f"move it {_where(covered)}"
         )
-    used = list(range(len(views)))
+    kept = dict(enumerate(views))
     while True:
-        camera, poses = _start([views[i] for i in used], board, size, model)
+        camera, poses = _start(list(kept.values()), board, size, model)
         _require_tilt(poses)
-        found = _refine(camera, poses, [views[i] for i in used], board)
-        errors = np.array([np.sqrt(np.square(r).sum(1).mean()) for r in found[2]])
-        spread = 1.4826 * float(np.median(np.abs(errors - np.median(errors))))
-        outliers = errors > np.median(errors) + _OUTLIER * max(spread, 0.4 * float(np.median(errors)))
-        if not outliers.any():
-            break
-        used = [i for i, out in zip(used, outliers, strict=True) if not out]
-        if len(used) < max(MIN_VIEWS, (1 - _MAX_REJECTED) * len(views)):
+        found = _refine(camera, poses, list(kept.values()), board)
+        cleaned = _without_outliers(kept, found[2])
+        if len(cleaned) < max(MIN_VIEWS, (1 - _MAX_REJECTED) * len(views)):
             raise BadCalibration(
-                f"{len(views) - len(used)} of {len(views)} views do not fit the rest: they are of another camera or "
+                f"{len(views) - len(cleaned)} of {len(views)} views do not fit the rest: they are of another camera or "
                 "board, blurred, or the board bends; look at them and take them again"
             )
+        if sum(len(v.ids) for v in cleaned.values()) == sum(len(v.ids) for v in kept.values()):
+            break
+        kept = cleaned
     state, covariance, residuals, sigma, _ = found
     rms = float(np.sqrt(np.concatenate([np.square(r).sum(1) for r in residuals]).mean()))
     if rms > MAX_RMS_PX:
@@ -111,8 +111,8 @@ def calibrate_intrinsics(
             f"the corners are {rms:.1f} px from where one lens would put them: the views are of several cameras, the "
             f"board is not the one described ({board.columns} x {board.rows} {board.kind}), or it bends"
         )
-    _require_one_camera(state, found[4], [views[i] for i in used], board)
-    return Intrinsics(state, covariance, sigma, rms, tuple(used), covered)
+    _require_one_camera(state, found[4], list(kept.values()), board)
+    return Intrinsics(state, covariance, sigma, rms, tuple(kept), covered)
 
 
 def coverage(views: Sequence[Detection], size: tuple[int, int]) -> Doubles:
@@ -120,6 +120,17 @@ def coverage(views: Sequence[Detection], size: tuple[int, int]) -> Doubles:
     corners = np.concatenate([v.corners for v in views]) if views else np.empty((0, 2))
     bins = [np.linspace(0, size[1], GRID[1] + 1), np.linspace(0, size[0], GRID[0] + 1)]
     return np.asarray(np.histogram2d(corners[:, 1], corners[:, 0], bins)[0])
+
+
+def _without_outliers(kept: dict[int, Detection], residuals: Sequence[Doubles]) -> dict[int, Detection]:
+    """Without corners far off, such as those half hidden, and without views that lose too many of them."""
+    sigma = 1.4826 * float(np.median(np.abs(np.concatenate(residuals))))
+    cleaned = {}
+    for (i, view), r in zip(kept.items(), residuals, strict=True):
+        good = np.linalg.norm(r, axis=1) <= max(_OUTLIER * sigma, _ALWAYS_GOOD_PX)
+        if good.mean() >= 1 - _MAX_REJECTED and good.sum() >= MIN_CORNERS:
+            cleaned[i] = Detection(view.ids[good], view.corners[good])
+    return cleaned
 
 
 def _where(covered: Doubles) -> str:

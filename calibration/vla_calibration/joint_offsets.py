@@ -45,6 +45,8 @@ class JointOffsets:
     covariance: Doubles
     """(len(fitted), len(fitted)) [rad²]."""
     mount_from_camera: Doubles
+    mount_covariance: Doubles
+    """(6, 6), the offsets' own uncertainty included; zero where the mount was known."""
     far_from_board: Doubles
     noise: Noise
     dof: float | None
@@ -101,6 +103,7 @@ def calibrate_joint_offsets(
         joints,
         found.covariance_of("offsets"),
         found.rig.mount_from_camera,
+        np.zeros((6, 6)) if "mount" in known else found.covariance_of("mount"),
         found.rig.far_from_board,
         found.noise,
         found.dof,

@@ -155,6 +155,16 @@ def fit(
     return Fit(solution.state, solution.covariance, problem.slices, noise, dof, rms)
 
 
+def information(rig: Rig, view: View, noise: Noise) -> Doubles:
+    """(12, 12) what one view says about the camera's and the board's place; the arm's own noise is taken off."""
+    problem = _Problem(rig, [view], ("mount", "board", "corrections"), None, (), None)
+    _, J = problem._view(rig, view, np.zeros(6))
+    J = J.reshape(-1, 18)
+    arm = np.diag([noise.position_m**2] * 3 + [noise.rotation_rad**2] * 3)
+    covariance = noise.pixel**2 * np.eye(len(J)) + J[:, 12:] @ arm @ J[:, 12:].T
+    return np.asarray(J[:, :12].T @ np.linalg.solve(covariance, J[:, :12]))
+
+
 class _Problem:
     """Residuals and Jacobians of a rig. Every view's chain is linear in one thing: the twist of its hand."""
 

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from vla.spec import Drift
 from vla_calibration import synthetic
 from vla_calibration.board import Board, Detection
 from vla_calibration.camera import CameraModel
+from vla_calibration.drift import check_scene
 from vla_calibration.geometry import Doubles, difference, inverse, looking_at, moved, transform
 from vla_calibration.hand_eye import SOLVERS, calibrate_hand_eye, closed_form, refine, start_rig
 from vla_calibration.intrinsics import calibrate_intrinsics
@@ -18,6 +20,7 @@ from vla_calibration.joint_offsets import calibrate_joint_offsets, fittable
 from vla_calibration.kinematics import Chain, load_chain
 from vla_calibration.least_squares import ellipse_holds
 from vla_calibration.rig import Noise, Rig, Setup, View
+from vla_calibration.store import CameraEntry
 from vla_calibration.time_offset import calibrate_time_offset
 from vla_sim.board_scene import BoardScene, Flaws, Picture
 from vla_sim.panda import ASSETS, HOME
@@ -152,6 +155,28 @@ def time_offset_projected(seed: int) -> Row:
             seen.append(BOARD.pose(view, RADTAN)[:3, :3])
     found = calibrate_time_offset(stamps, np.array(seen), [round(t * 1e9) for t in states], hands, eye_in_hand=False)
     return {"ms": 1e3 * abs(found.offset_s - offset), "std_ms": 1e3 * found.std_s}
+
+
+def drift_projected(seed: int, what: str) -> Row:
+    """Three stills of a rig whose camera moved by 2 cm, whose joint slipped by 2 degrees, or neither.
+
+    The calibration is off by half a millimetre and 0.05 degrees, the corners by 0.5 px, the arm by 0.2 mm.
+    """
+    rng = np.random.default_rng([seed, 8])
+    noise = Noise(0.5, 2e-4, 2e-4)
+    place, far = _stand()
+    known = [moved(T, rng.normal(0, [3e-4] * 3 + [5e-4] * 3)) for T in (place, far)]
+    offsets = np.zeros(7)
+    if what == "joint":
+        offsets[rng.integers(7)] = np.deg2rad(2) * rng.choice([-1, 1])
+    if what == "camera":
+        direction = rng.normal(size=3)
+        place = moved(place, np.r_[0.02 * direction / np.linalg.norm(direction), 0, 0, 0])
+    rig = Rig("eye_to_hand", BOARD, RADTAN, place, far, offsets, np.zeros((0, 6)))
+    views = synthetic.arm_views(rig, panda(), HOME, 3, noise, rng, spread_rad=0.25).views
+    entry = CameraEntry(RADTAN, "base", known[0], np.eye(6), 0.3, N_VIEWS)
+    found = check_scene(views, BOARD, entry, Drift(), known[1])
+    return {"level": found.level, "mm": 1e3 * found.metres, "deg": float(np.rad2deg(found.radians))}
 
 
 def rendered_views(

@@ -20,6 +20,7 @@ from vla.verbs.bench import Args, Metric
 RENDERED = 10
 TRIALS = 100
 COVERAGE_TRIALS = 500
+DRIFT_TRIALS = 500
 SEED = 9_000_000
 
 Rows = list[dict[str, Any]]
@@ -60,6 +61,14 @@ def measure(args: Args) -> list[Metric]:
     for known in (True, False):
         rows = run(f"coverage {known}", COVERAGE_TRIALS, trials.coverage_projected, known_noise=known)
         metrics += _coverage(f"95% ellipsoid holds the camera, noise {'known' if known else 'estimated'}", rows)
+    for what, label, bound in (
+        ("camera", "drift check sees a camera 2 cm off", ">= 0.95"),
+        ("joint", "drift check sees a joint 2° off", ">= 0.95"),
+        ("nothing", "drift check, false alarms", "<= 0.01"),
+    ):
+        rows = run(f"drift {what}", DRIFT_TRIALS, trials.drift_projected, what=what)
+        rate = wilson(sum(row["level"] != "ok" for row in rows), len(rows))
+        metrics.append(Metric(label, rate.rate, "", rate.n, rate.low, rate.high, bound))
     return metrics
 
 
