@@ -107,6 +107,11 @@ class Board:
             )
         return found
 
+    def holds_a_pose(self, ids: npt.NDArray[np.int64]) -> bool:
+        """Are corners `ids` (N,) enough, and more than one row or column of the board?"""
+        row, column = np.divmod(ids, self.columns - 1)
+        return len(ids) >= MIN_CORNERS and min(np.ptp(row), np.ptp(column)) >= 2
+
     def draw(self, pixels_per_square: int) -> Image:
         """An (h, w, 3) RGB picture of the board without margin, to print or to render."""
         w, h = self.columns * pixels_per_square, self.rows * pixels_per_square
@@ -142,7 +147,7 @@ class Board:
 
     def _charuco(self, grey: Any) -> Detection | None:
         corners, ids, _, _ = self._detector.detectBoard(grey)
-        if ids is None or len(ids) < MIN_CORNERS:
+        if ids is None or not self.holds_a_pose(ids.ravel()):
             return None
         return Detection(ids.ravel().astype(np.int64), _refined(grey, corners.reshape(-1, 2)))
 

@@ -34,7 +34,7 @@ _MIN_TURN_RAD = np.deg2rad(5.0)
 _MIN_TRAVEL_M = 0.02
 """Spread of the hand's position; below, the board's size cannot be checked against the arm."""
 _MAX_SCALE_ERROR = 0.02
-_MAX_POSITION_M, _MAX_ROTATION_RAD, _MAX_RMS_PX = 0.02, np.deg2rad(4.0), 3.0
+_MAX_POSITION_M, _MAX_ROTATION_RAD, _MAX_RMS_PX = 0.003, np.deg2rad(1.0), 3.0
 """Disagreement of arm and board beyond which they do not belong together."""
 _OUTLIER = 5.0
 _MAX_REJECTED = 0.3
@@ -234,8 +234,8 @@ def _require_fit(found: Fit) -> None:
     if noise.position_m > _MAX_POSITION_M or noise.rotation_rad > _MAX_ROTATION_RAD or found.rms_px > _MAX_RMS_PX:
         raise BadCalibration(
             f"arm and board disagree by {1e3 * noise.position_m:.1f} mm, {np.rad2deg(noise.rotation_rad):.1f} degrees "
-            f"and {found.rms_px:.1f} px: the board moved, the poses are another arm's or another tool's, or the setup "
-            "is the other one (eye-in-hand, eye-to-hand)"
+            f"and {found.rms_px:.1f} px: the board moved, the poses are another arm's or another tool's, the setup is "
+            "the other one (eye-in-hand, eye-to-hand), or joints are off: solve them, too, with the arm's model"
         )
 
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from vla.errors import BadCalibration
 from vla_calibration.capture import Session
 from vla_calibration.hand_eye import calibrate_hand_eye, refine, start_rig
 from vla_calibration.intrinsics import Intrinsics, calibrate_intrinsics
 from vla_calibration.joint_offsets import calibrate_joint_offsets
 from vla_calibration.kinematics import Chain
-from vla_calibration.rig import View
+from vla_calibration.rig import Setup
 from vla_calibration.store import Calibration, CameraEntry, Offset
+
+MOUNTS: dict[Setup, str] = {"eye_in_hand": "hand", "eye_to_hand": "base"}
+"""Setup -> the frame that carries the camera."""
 
 
 def solve_session(session: Session, chain: Chain | None = None, before: Calibration | None = None) -> Calibration:
@@ -26,39 +30,36 @@ def solve_session(session: Session, chain: Chain | None = None, before: Calibrat
     """
     c, views = session.config, session.views
     lens = calibrate_intrinsics([v.detection for v in views], c.board, (c.width, c.height), c.lens)
-    joints = before.joints if before else {}
-    if chain is not None:
-        joints, views = _joints(session, lens, chain)
-    found = calibrate_hand_eye(views, c.board, lens.camera, c.setup, intrinsics_covariance=lens.covariance)
-    mount = "hand" if c.setup == "eye_in_hand" else "base"
-    entry = CameraEntry(
-        found.camera,
-        mount,
-        found.mount_from_camera,
-        found.covariance,
-        found.rms_px,
-        len(found.used),
-        found.far_from_board,
-    )
     base = before or Calibration()
-    return replace(
-        base, cameras={**base.cameras, c.camera: entry}, joints=joints, note=f"session {session.run.path.name}"
-    )
+    if chain is not None:
+        entry, joints = _with_joints(session, lens, chain)
+    elif base.joints:
+        raise BadCalibration(
+            f"joints {', '.join(base.joints)} of this robot are calibrated, and without the arm's model the poses "
+            "cannot be corrected: pass the nominal model (--model)"
+        )
+    else:
+        entry, joints = _place(session, lens), {}
+    note = f"session {session.run.path.name}"
+    return replace(base, cameras={**base.cameras, c.camera: entry}, joints=joints, note=note)
 
 
-def _joints(session: Session, lens: Intrinsics, chain: Chain) -> tuple[dict[str, Offset], list[View]]:
-    """Offsets, and the views with the hand where they say it was."""
+def _place(session: Session, lens: Intrinsics) -> CameraEntry:
     c = session.config
-    rough = refine(start_rig(session.views, c.board, lens.camera, c.setup, check_scale=False), session.views)
-    found = calibrate_joint_offsets(session.views, chain, rough.rig)
-    names = [chain.names[i] for i in found.fitted]
+    found = calibrate_hand_eye(session.views, c.board, lens.camera, c.setup, intrinsics_covariance=lens.covariance)
+    place, far = found.mount_from_camera, found.far_from_board
+    return CameraEntry(found.camera, MOUNTS[c.setup], place, found.covariance, found.rms_px, len(found.used), far)
+
+
+def _with_joints(session: Session, lens: Intrinsics, chain: Chain) -> tuple[CameraEntry, dict[str, Offset]]:
+    """The camera's place and the joint offsets, fitted together: each is as sure as the other lets it be."""
+    c, views = session.config, session.views
+    start = refine(start_rig(views, c.board, lens.camera, c.setup, check_scale=False), views)
+    found = calibrate_joint_offsets(views, chain, start.rig)
     offsets = {
-        name: Offset(float(found.offsets_rad[i]), float(std))
-        for name, i, std in zip(names, found.fitted, found.std_rad, strict=True)
+        chain.names[i]: Offset(float(found.offsets_rad[i]), float(std))
+        for i, std in zip(found.fitted, found.std_rad, strict=True)
     }
-    corrected = [
-        replace(v, base_from_hand=chain.forward(v.joints + found.offsets_rad)[0])
-        for v in session.views
-        if v.joints is not None
-    ]
-    return offsets, corrected
+    place, far = found.mount_from_camera, found.far_from_board
+    entry = CameraEntry(lens.camera, MOUNTS[c.setup], place, found.mount_covariance, found.rms_px, len(views), far)
+    return entry, offsets

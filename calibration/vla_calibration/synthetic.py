@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from vla_calibration.board import MIN_CORNERS, Board, Detection
+from vla_calibration.board import Board, Detection
 from vla_calibration.camera import CameraModel
 from vla_calibration.geometry import Doubles, apply, inverse, looking_at, moved, transform
 from vla_calibration.kinematics import Chain
@@ -38,7 +38,7 @@ def detect(
         return None
     pixels = camera.project(points)
     seen = camera.sees(pixels, 4.0)
-    if seen.sum() < MIN_CORNERS:
+    if not board.holds_a_pose(np.flatnonzero(seen)):
         return None
     return Detection(np.flatnonzero(seen), pixels[seen] + rng.normal(0, sigma_px, (int(seen.sum()), 2)))
 

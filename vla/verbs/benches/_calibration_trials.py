@@ -122,13 +122,12 @@ def hand_eye_projected(seed: int, setup: Setup, turning: bool) -> Row:
     return row
 
 
-def coverage_projected(seed: int, known_noise: bool) -> Row:
-    """Does the 95% ellipsoid of the camera's place contain the truth?"""
+def coverage_projected(seed: int) -> Row:
+    """Does the 95% ellipsoid of the camera's place, the noise estimated from the same views, contain the truth?"""
     rng = np.random.default_rng([seed, 6])
     setup: Setup = "eye_in_hand" if seed % 2 else "eye_to_hand"
     truth = synthetic.hand_eye_views(RADTAN, BOARD, setup, N_VIEWS, POSITION_AND_TURN, rng)
-    noise = POSITION_AND_TURN if known_noise else None
-    found = refine(start_rig(truth.views, BOARD, RADTAN, setup), truth.views, noise)
+    found = refine(start_rig(truth.views, BOARD, RADTAN, setup), truth.views)
     error = difference(found.rig.mount_from_camera, truth.rig.mount_from_camera)
     return {"held": ellipse_holds(error, found.covariance_of("mount"), found.dof)}
 
