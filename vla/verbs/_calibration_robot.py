@@ -36,14 +36,18 @@ class Robot:
     rough: Rig
 
 
-def simulated(setup: Setup, board: Board, offsets: Doubles, seed: int) -> Robot:
-    """A Panda with joint offsets (7,) [rad], a camera on a stand and the board on its hand, or the other way round."""
+def simulated(setup: Setup, board: Board, offsets: Doubles, seed: int, mount: Doubles | None = None) -> Robot:
+    """A Panda with joint offsets (7,) [rad], a camera on a stand and the board on its hand, or the other way round.
+
+    `mount` (4, 4) puts the camera on the stand elsewhere, in the base frame.
+    """
     chain = load_chain(PANDA, HAND)
     scene = BoardScene(Picture(board.draw(80), board.size_m, board.square_m), (640, 480), LENS.normalised, offsets)
     hand = chain.forward(HOME)[0]
     middle = np.array([*board.size_m / 2, 0])
     if setup == "eye_to_hand":
-        mount = looking_at(np.array([1.15, 0.1, 0.55]), hand[:3, 3])
+        if mount is None:
+            mount = looking_at(np.array([1.15, 0.1, 0.55]), hand[:3, 3])
         turn = mount[:3, :3] @ Rotation.from_euler("xyz", [0.2, -0.2, 0.1]).as_matrix()
         far = inverse(hand) @ transform(turn, hand[:3, 3] + [0.05, 0, -0.02] - turn @ middle)
     else:
