@@ -43,7 +43,7 @@ Retract = Callable[[State, Doubles], State]
 
 _MAX_STEPS = 100
 _MAX_DAMPING = 1e12
-_SINGULAR = 1e-13
+_SINGULAR = 1e13
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,10 +130,15 @@ def _inverse(N: Doubles, name: str) -> Doubles:
     scale = np.sqrt(np.diag(N))
     if (scale == 0).any():
         raise BadCalibration(f"{name}: {int((scale == 0).sum())} of {len(N)} parameters change no measurement")
-    values, vectors = np.linalg.eigh(N / np.outer(scale, scale))
-    if values[0] < _SINGULAR * values[-1]:
+    scaled = N / np.outer(scale, scale)
+    try:
+        inverted = np.linalg.inv(scaled)
+        condition = float(np.linalg.norm(scaled, 1) * np.linalg.norm(inverted, 1))
+    except np.linalg.LinAlgError:
+        condition = np.inf
+    if not condition < _SINGULAR:
         raise BadCalibration(
             f"{name}: the measurements leave a combination of the parameters open; take views that differ more, "
             "with the board tilted about both of its axes"
         )
-    return np.asarray((vectors / values) @ vectors.T / np.outer(scale, scale))
+    return np.asarray(inverted / np.outer(scale, scale))

@@ -182,7 +182,7 @@ def rendered_views(
     setup: Setup, n: int, noisy: bool, offsets: Doubles, rng: np.random.Generator
 ) -> tuple[list[View], Rig]:
     """n images of a Panda moved at random about its home, and the true rig."""
-    scene = BoardScene(picture(), (RADTAN.width, RADTAN.height), RADTAN.normalised, offsets)
+    scene = _scene("radtan")
     if setup == "eye_to_hand":
         mount, far = _stand()
     else:
@@ -192,12 +192,12 @@ def rendered_views(
     views: list[View] = []
     while len(views) < n:
         reported = HOME + rng.uniform(-1, 1, 7) * np.array([0.3, 0.3, 0.3, 0.3, 0.4, 0.4, 0.6])
-        hand = scene.base_from_hand(reported)
+        hand = scene.base_from_hand(reported + offsets)
         on_hand, in_base = (far, mount) if setup == "eye_to_hand" else (mount, far)
         board, camera = (hand @ on_hand, in_base) if setup == "eye_to_hand" else (in_base, hand @ on_hand)
         if synthetic.detect(RADTAN, BOARD, inverse(camera) @ board, 0.0, rng) is None:
             continue  # not in sight; saves drawing it
-        found = BOARD.detect(scene.photograph(reported, board, camera, _flaws(noisy, rng), rng))
+        found = BOARD.detect(scene.photograph(reported + offsets, board, camera, _flaws(noisy, rng), rng))
         if found is not None:
             views.append(View(found, panda().forward(reported)[0], reported, (len(views) + 1) * 10**9))
     return views, Rig(setup, BOARD, RADTAN, mount, far, offsets, np.zeros((n, 6)))
