@@ -231,8 +231,9 @@ def differences(a: Spec, b: Spec) -> list[str]:
 
 def pose_distance(a: CameraPose, b: CameraPose) -> tuple[float, float]:
     """How far two poses are apart [m], [rad]."""
-    same = abs(sum(x * y for x, y in zip(a.quaternion_xyzw, b.quaternion_xyzw, strict=True)))
-    return math.dist(a.position_m, b.position_m), 2 * math.acos(min(1.0, same))
+    opposite = tuple(-x for x in b.quaternion_xyzw)  # the same rotation
+    apart = min(math.dist(a.quaternion_xyzw, q) for q in (b.quaternion_xyzw, opposite))
+    return math.dist(a.position_m, b.position_m), 4 * math.asin(min(1.0, apart / 2))
 
 
 def require_match(a: Spec, b: Spec, a_name: str, b_name: str) -> None:

@@ -13,7 +13,7 @@ from test_geometry import FISHEYE, HOME, PANDA, RADTAN
 
 from vla import registry
 from vla.errors import BadCalibration, BadConfig
-from vla.spec import Drift, Spec, differences
+from vla.spec import Drift, Spec, differences, pose_distance
 from vla_calibration import store
 from vla_calibration.drift import check_spec, pose_of
 from vla_calibration.export import (
@@ -100,7 +100,8 @@ def test_yaml_that_is_none_of_ours(text: str, says: str, tmp_path: Path) -> None
 
 
 def test_a_policys_spec_and_the_robots_calibration(tmp_path: Path) -> None:
-    spec: Spec = registry.suite("tabletop")().spec
+    suite: Spec = registry.suite("tabletop")().spec
+    spec = replace(suite, cameras=tuple(replace(c, pose=None) for c in suite.cameras), drift=None)
     entry = calibration().cameras["agent"]
     cameras = (replace(spec.cameras[0], pose=pose_of(entry)), *spec.cameras[1:])
     trained = replace(spec, cameras=cameras, drift=Drift())
@@ -122,6 +123,25 @@ def test_a_policys_spec_and_the_robots_calibration(tmp_path: Path) -> None:
     spoiled["cameras"][0]["pose"]["quaternion_xyzw"] = [0, 0, 0, 2]
     with pytest.raises(BadConfig, match="unit quaternion"):
         Spec.from_json(spoiled)
+
+
+def test_the_tabletops_spec_says_where_its_cameras_are() -> None:
+    from vla_sim.rendering import mujoco
+    from vla_sim.suites.tabletop import ASSETS
+
+    model = mujoco.MjModel.from_xml_path(str(ASSETS / "tabletop.xml"))
+    data = mujoco.MjData(model)
+    data.qpos[:7] = HOME
+    mujoco.mj_kinematics(model, data)
+    mujoco.mj_camlight(model, data)
+    tool = transform(data.site("tool").xmat.reshape(3, 3), data.site("tool").xpos)
+    for camera in registry.suite("tabletop")().spec.cameras:
+        found = data.cam(camera.name)
+        place = transform(found.xmat.reshape(3, 3) @ np.diag([1.0, -1, -1]), found.xpos)
+        if camera.pose.mount == "hand":
+            place = np.linalg.inv(tool) @ place
+        entry = CameraEntry(RADTAN, camera.pose.mount, place, np.eye(6), 0.1, 20)
+        assert max(pose_distance(camera.pose, pose_of(entry))) < 1e-6
 
 
 @pytest.mark.parametrize("camera", [RADTAN, FISHEYE], ids=lambda c: c.model)
