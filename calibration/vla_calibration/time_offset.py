@@ -24,6 +24,8 @@ _MIN_SPEED_RAD_S = 0.1
 """Standard deviation of the turning speed; a smooth or slow motion looks the same at any offset."""
 _MAX_STD_S = 0.005
 _GRID_S = 0.005
+_BASE_S = 0.1
+"""Over which a speed is taken: from frame to frame the noise of a board's pose drowns a slow turn."""
 
 
 @dataclass(frozen=True)
@@ -87,15 +89,17 @@ def calibrate_time_offset(
 
 def _correlate(times: Doubles, boards: Rotation, spline: RotationSpline) -> float:
     """The shift at which the turning speeds match best [s]."""
-    speed = (boards[1:] * boards[:-1].inv()).magnitude() / np.diff(times)
-    middle = (times[1:] + times[:-1]) / 2
+    lag = max(1, round(_BASE_S / float(np.median(np.diff(times)))))
+    elapsed = times[lag:] - times[:-lag]
+    speed = (boards[lag:] * boards[:-lag].inv()).magnitude() / elapsed
+    middle = (times[lag:] + times[:-lag]) / 2
     if speed.std() < _MIN_SPEED_RAD_S:
         raise BadCalibration(
             f"the hand's turning speed varies by {speed.std():.2f} rad/s only: any offset fits. Swing the wrist to and "
             "fro by 20 degrees, once a second, unevenly"
         )
     shifts = np.arange(-MAX_OFFSET_S, MAX_OFFSET_S + _GRID_S / 2, _GRID_S)
-    half = float(np.median(np.diff(times))) / 2
+    half = float(np.median(elapsed)) / 2
     scores = []
     for shift in shifts:
         turned = (spline(middle + shift + half) * spline(middle + shift - half).inv()).magnitude() / (2 * half)
