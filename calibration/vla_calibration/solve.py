@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+
+import numpy as np
 
 from vla.errors import BadCalibration
 from vla_calibration.capture import Session
@@ -10,7 +13,7 @@ from vla_calibration.hand_eye import calibrate_hand_eye, refine, start_rig
 from vla_calibration.intrinsics import Intrinsics, calibrate_intrinsics
 from vla_calibration.joint_offsets import calibrate_joint_offsets
 from vla_calibration.kinematics import Chain
-from vla_calibration.rig import Setup
+from vla_calibration.rig import Setup, View
 from vla_calibration.store import Calibration, CameraEntry, Offset
 
 MOUNTS: dict[Setup, str] = {"eye_in_hand": "hand", "eye_to_hand": "base"}
@@ -34,14 +37,37 @@ def solve_session(session: Session, chain: Chain | None = None, before: Calibrat
     if chain is not None:
         entry, joints = _with_joints(session, lens, chain)
     elif base.joints:
-        raise BadCalibration(
-            f"joints {', '.join(base.joints)} of this robot are calibrated, and without the arm's model the poses "
-            "cannot be corrected: pass the nominal model (--model)"
-        )
+        raise _no_model(base)
     else:
         entry, joints = _place(session, lens), {}
     note = f"session {session.run.path.name}"
     return replace(base, cameras={**base.cameras, c.camera: entry}, joints=joints, note=note)
+
+
+def corrected(views: Sequence[View], chain: Chain | None, calibration: Calibration) -> list[View]:
+    """Views with the hand where the calibrated joints put it; as they are where no joint was calibrated.
+
+    Raises:
+        BadCalibration: joints are calibrated, and the arm's model or a view's joint angles are missing.
+    """
+    if not calibration.joints:
+        return list(views)
+    if chain is None:
+        raise _no_model(calibration)
+    offsets = np.array([calibration.joints[n].value if n in calibration.joints else 0.0 for n in chain.names])
+    found = []
+    for view in views:
+        if view.joints is None:
+            raise BadCalibration(f"the view at {view.stamp_ns} ns has no joint angles; record them with each image")
+        found.append(replace(view, base_from_hand=chain.forward(view.joints + offsets)[0]))
+    return found
+
+
+def _no_model(calibration: Calibration) -> BadCalibration:
+    return BadCalibration(
+        f"joints {', '.join(calibration.joints)} of this robot are calibrated, and without the arm's model the poses "
+        "cannot be corrected: pass the nominal model (--model)"
+    )
 
 
 def _place(session: Session, lens: Intrinsics) -> CameraEntry:

@@ -11,6 +11,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 from test_geometry import HOME, PANDA, RADTAN
 
+from vla import registry
 from vla.cli import main
 from vla.errors import BadCalibration, BadConfig
 from vla.spec import Drift
@@ -134,6 +135,21 @@ def test_a_camera_that_was_bumped(metres: float, level: str) -> None:
         check_scene([], CHARUCO, entry, Drift(), truth.rig.far_from_board)
 
 
+def check_the_live_robot(offsets: list[str]) -> None:
+    """The same robot passes; one whose joint 4 slipped by 3 degrees does not; without the model none is judged."""
+    spec = registry.suite("tabletop")().spec
+    cameras = tuple(replace(c, pose=None) for c in spec.cameras)  # this camera stands where no policy's does
+    Path("policy").mkdir()
+    replace(spec, cameras=cameras).save(Path("policy/spec.json"))
+    slipped = [*offsets[:3], "7", *offsets[4:]]
+    for name, now, code in (("same", offsets, 0), ("slipped", slipped, 1)):
+        capture = ["calibrate", "capture", "--session", name, "--views", "3", "--offsets-deg", *now, "--seed", "1"]
+        assert main(capture) == 0
+        check = ["calibrate", "check", "--policy", "policy", "--live", name]
+        assert main([*check, "--model", str(PANDA)]) == code
+        assert main(check) == 2
+
+
 def test_the_command_from_capture_to_check(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -151,6 +167,7 @@ def test_the_command_from_capture_to_check(
     for i, offset in enumerate(offsets[1:6], 2):
         assert np.rad2deg(found.joints[f"joint{i}"].value) == pytest.approx(float(offset), abs=0.1)
     assert found.cameras["agent"].mount_from_camera[:3, 3] == pytest.approx([1.15, 0.1, 0.55], abs=3e-3)
+    check_the_live_robot(offsets)
     assert main(["calibrate", "show"]) == 0
     assert main(["calibrate", "diff"]) == 0
     assert main(["calibrate", "export", "--model", str(PANDA)]) == 0

@@ -3,7 +3,8 @@
 capture: take guided views into --session; in simulation the arm drives itself (a robot's views: the ROS node).
 solve:   intrinsics, camera place and joint offsets from --session, added as a version to --store.
 show:    the newest version in --store (or --version). diff: two versions, --version against the newest.
-check:   --store against the camera places in the spec of --policy; exits 1 when the policy must not run.
+check:   --store against the camera places in the spec of --policy, and views taken now (--live, a session of a few)
+         against --store; exits 1 when the policy must not run.
 export:  camera_info, easy_handeye2 and patched model files from --store into --out.
 """
 
@@ -16,6 +17,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 if TYPE_CHECKING:
+    from vla.spec import Drift
+    from vla_calibration.drift import DriftResult
     from vla_calibration.store import Calibration
 
 
@@ -47,6 +50,8 @@ class Args:
     """Version to show, or to compare the newest with."""
     policy: Path | None = None
     """Checkpoint or bundle folder whose spec.json is checked."""
+    live: Path | None = None
+    """Session of views taken just now, to check the live scene."""
     out: Path = Path("calibration_export")
     """Folder to export into."""
 
@@ -122,20 +127,42 @@ def _diff(args: Args) -> int:
 
 def _check(args: Args) -> int:
     from vla.errors import BadConfig
-    from vla.spec import Spec
+    from vla.spec import Drift, Spec
     from vla_calibration import store
     from vla_calibration.drift import check_spec
 
     if args.policy is None:
         raise BadConfig("check needs --policy: the checkpoint or bundle that is to run")
     spec = Spec.load(args.policy / "spec.json")
-    results = check_spec(store.load(args.store, spec.robot), spec)
+    calibration = store.load(args.store, spec.robot)
+    results = check_spec(calibration, spec)
+    if args.live is not None:
+        results["live scene"] = _live(args, calibration, spec.drift or Drift())
     for name, result in results.items():
         print(f"{name:12} {result.level:7} {result.reason}")
     unknown = [c.name for c in spec.cameras if c.name not in results]
     for name in unknown:
         print(f"{name:12} unknown its place is not in the spec or not in {args.store}")
     return 1 if any(r.level == "refuse" for r in results.values()) else 0
+
+
+def _live(args: Args, calibration: Calibration, limits: Drift) -> DriftResult:
+    from vla.errors import BadCalibration
+    from vla_calibration.capture import Session
+    from vla_calibration.drift import check_scene
+    from vla_calibration.kinematics import load_chain
+    from vla_calibration.solve import corrected
+
+    session = Session.open(args.live or args.session)
+    name = session.config.camera
+    entry = calibration.cameras.get(name)
+    if entry is None or entry.far_from_board is None:
+        raise BadCalibration(
+            f"{args.store} does not know camera {name!r}, or where its board is: solve a session first"
+        )
+    chain = None if args.model is None else load_chain(args.model, args.hand)
+    views = corrected(session.views, chain, calibration)
+    return check_scene(views, session.config.board, entry, limits, entry.far_from_board)
 
 
 def _export(args: Args) -> int:
