@@ -94,13 +94,19 @@ def _against_opencv(run: Callable[..., Rows], trials: Any, setup: str, turning: 
     rows = run(name, TRIALS, trials.hand_eye_projected, setup=setup, turning=turning)
     solvers = sorted({key.removesuffix("_mm") for key in rows[0] if key.endswith("_mm")})
     found = []
-    for unit, sign, bound in (("mm", "mm", 3), ("deg", "°", 0.3)):
+    for what, unit, sign, bound in (("position", "mm", "mm", 3), ("turn", "deg", "°", 0.3)):
         own = np.median([row[unit] for row in rows])
         medians = {s: float(np.nanmedian([row[f"{s}_{unit}"] for row in rows])) for s in solvers}
         best = min(medians, key=lambda s: medians[s])
         found += [
-            Metric(f"{name}, median", float(own), sign, len(rows), target=f"<= {bound}"),
-            Metric(f"{name}, to OpenCV's best ({best})", float(own / medians[best]), "times", len(rows), target="<= 1"),
+            Metric(f"{name}, median {what}", float(own), sign, len(rows), target=f"<= {bound}"),
+            Metric(
+                f"{name}, {what} to OpenCV's best ({best})",
+                float(own / medians[best]),
+                "times",
+                len(rows),
+                target="<= 1",
+            ),
         ]
     return found
 
