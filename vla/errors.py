@@ -8,6 +8,7 @@ VlaError
  ├─ BadDataset          empty, truncated or foreign data
  ├─ BadCheckpoint       a training run that cannot be loaded or resumed
  ├─ BadBundle           a deployed folder that is incomplete or altered
+ ├─ BadCalibration      measurements, or a file of them, from which no calibration may be made
  ├─ UnknownName         no such head, verifier, suite, policy; lists what there is
  └─ Missing             something the machine lacks; says how to get it
 """
@@ -43,6 +44,10 @@ class BadCheckpoint(VlaError):
 
 class BadBundle(VlaError):
     """A bundle that is incomplete, altered, or fails its own golden outputs."""
+
+
+class BadCalibration(VlaError):
+    """Measurements that determine nothing or contradict each other, or a calibration of something else."""
 
 
 class UnknownName(VlaError):

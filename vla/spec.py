@@ -44,6 +44,27 @@ class Dim:
 
 
 @dataclass(frozen=True)
+class CameraPose:
+    """Where a camera is: its frame (z forward, x right, y down) in that of what carries it."""
+
+    mount: Literal["base", "hand"]
+    position_m: tuple[float, float, float]
+    quaternion_xyzw: tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Drift:
+    """How far the live robot may be from the one that was trained on before a person is told, or nothing runs."""
+
+    warn_m: float = 0.007
+    """A camera's position, or the tool's, for joints that drifted."""
+    refuse_m: float = 0.02
+    warn_rad: float = 0.018
+    refuse_rad: float = 0.035
+    """A camera's orientation, or any joint."""
+
+
+@dataclass(frozen=True)
 class Camera:
     """One camera, as the policy is to see it."""
 
@@ -54,6 +75,8 @@ class Camera:
     """(top, left, height, width) taken from the sensor's image before resizing."""
     flip: Literal["none", "vertical", "rotate_180"] = "none"
     """What was done to the sensor's image before it was stored."""
+    pose: CameraPose | None = None
+    """None where it is not known. Compared within `Spec.drift`, not exactly: no two calibrations agree to the bit."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +103,8 @@ class Spec:
     """H. None before a policy has chosen one (robot, dataset)."""
     normalisation: Normalisation | None = None
     """None before training."""
+    drift: Drift | None = None
+    """What `vla calibrate check` holds a robot to; None holds it to `Drift`'s defaults."""
 
     def __post_init__(self) -> None:
         for group in ("state", "action", "cameras"):
@@ -127,8 +152,14 @@ class Spec:
         return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return dataclasses.asdict(self)
+        """Plain JSON values. What is not known of poses and drift is left out: specs from before had neither."""
+        data = dataclasses.asdict(self)
+        for camera in data["cameras"]:
+            if camera["pose"] is None:
+                del camera["pose"]
+        if data["drift"] is None:
+            del data["drift"]
+        return data
 
     @classmethod
     def from_json(cls, data: Any, where: str = "spec") -> Self:
@@ -141,9 +172,9 @@ class Spec:
             fields = dict(data)
             fields["state"] = tuple(Dim(**d) for d in fields["state"])
             fields["action"] = tuple(Dim(**d) for d in fields["action"])
-            fields["cameras"] = tuple(
-                Camera(**{**c, "crop": tuple(c["crop"]) if c.get("crop") else None}) for c in fields["cameras"]
-            )
+            fields["cameras"] = tuple(_camera(c) for c in fields["cameras"])
+            if fields.get("drift") is not None:
+                fields["drift"] = Drift(**fields["drift"])
             if fields.get("normalisation") is not None:
                 fields["normalisation"] = Normalisation(**fields["normalisation"])
             return cls(**fields)
@@ -178,11 +209,31 @@ class Spec:
 def differences(a: Spec, b: Spec) -> list[str]:
     """Every field on which two specs disagree, as "field: a's value, b's value"; [] when compatible.
 
-    `chunk_size` and `normalisation` are compared only where both sides have decided them.
+    `chunk_size` and `normalisation` are compared only where both sides have decided them, and so are the cameras'
+    poses; those may differ by what a's `drift` allows.
     """
     found: list[str] = []
-    _differ("", a.to_json(), b.to_json(), found)
+    _differ("", _without_poses(a), _without_poses(b), found)
+    limits = a.drift or b.drift or Drift()
+    there = {camera.name: camera.pose for camera in b.cameras}
+    for camera in a.cameras:
+        other = there.get(camera.name)
+        if camera.pose is None or other is None:
+            continue
+        metres, radians = pose_distance(camera.pose, other)
+        if camera.pose.mount != other.mount or metres > limits.refuse_m or radians > limits.refuse_rad:
+            found.append(
+                f"cameras[{camera.name}].pose: {camera.pose.mount} | {other.mount}, {1e3 * metres:.1f} mm and "
+                f"{math.degrees(radians):.2f} degrees apart"
+            )
     return found
+
+
+def pose_distance(a: CameraPose, b: CameraPose) -> tuple[float, float]:
+    """How far two poses are apart [m], [rad]."""
+    opposite = tuple(-x for x in b.quaternion_xyzw)  # the same rotation
+    apart = min(math.dist(a.quaternion_xyzw, q) for q in (b.quaternion_xyzw, opposite))
+    return math.dist(a.position_m, b.position_m), 4 * math.asin(min(1.0, apart / 2))
 
 
 def require_match(a: Spec, b: Spec, a_name: str, b_name: str) -> None:
@@ -230,6 +281,26 @@ def check_observation(spec: Spec, observation: Observation) -> None:
     if bad.any():
         names = [d.name for d, is_bad in zip(spec.state, bad, strict=True) if is_bad]
         raise BadObservation(f"state {names} is NaN or infinite; check the sensor or driver that publishes it")
+
+
+def _without_poses(spec: Spec) -> dict[str, Any]:
+    data = spec.to_json()
+    data.pop("drift", None)
+    for camera in data["cameras"]:
+        camera.pop("pose", None)
+    return data
+
+
+def _camera(data: dict[str, Any]) -> Camera:
+    crop, pose = data.get("crop"), data.get("pose")
+    if pose is not None:
+        position, quaternion = tuple(map(float, pose["position_m"])), tuple(map(float, pose["quaternion_xyzw"]))
+        if len(position) != 3 or len(quaternion) != 4 or abs(math.hypot(*quaternion) - 1) > 1e-3:
+            raise ValueError(f"camera {data.get('name')!r}: its pose is no position and unit quaternion")
+        if pose["mount"] not in ("base", "hand") or not all(map(math.isfinite, position)):
+            raise ValueError(f"camera {data.get('name')!r}: it is mounted neither on the base nor on the hand")
+        pose = CameraPose(pose["mount"], position, quaternion)
+    return Camera(**{**data, "crop": tuple(crop) if crop else None, "pose": pose})
 
 
 _UNDECIDED = ("chunk_size", "normalisation")

@@ -36,6 +36,7 @@ SIM = NodeSpec("sim", "vla_ros.sim_node")
 POLICY = NodeSpec("policy", "vla_ros.policy_node")
 SAFETY = NodeSpec("safety", "vla_ros.safety_node")
 OPERATOR = NodeSpec("operator", "vla_ros.operator_node")
+CALIBRATION = NodeSpec("calibration", "vla_ros.calibration_node")
 
 
 def launch_description(nodes: Sequence[NodeSpec], params_file: Path, use_sim_time: bool) -> Any:

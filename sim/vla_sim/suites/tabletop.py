@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vla.errors import BadConfig, UnknownName
-from vla.spec import Camera, Dim, Spec
+from vla.spec import Camera, CameraPose, Dim, Drift, Spec
 from vla.types import Command, Floats, Image, Mode, Observation
 from vla_sim.env import Progress
 from vla_sim.panda import ASSETS, HOME, N_JOINTS, Doubles, ToolIK, with_meshes, with_sky
@@ -40,6 +40,10 @@ _MOVES_PER_STEP = 5
 """The joint targets move in this many small steps over a control period, not in one jerk."""
 _STATE = int(mujoco.mjtState.mjSTATE_INTEGRATION)
 
+_AGENT_POSE = CameraPose("base", (1.154, 0.0, 0.609), (0.64340532, 0.64340532, -0.29330802, -0.29330802))
+_WRIST_POSE = CameraPose("hand", (0.08, 0.0, -0.0684), (-0.18233627, -0.18233627, 0.68319359, 0.68319359))
+"""As the two MJCF files have them; a test compares."""
+
 
 def _spec() -> Spec:
     base = "base"
@@ -56,8 +60,9 @@ def _spec() -> Spec:
         action=(*moves, Dim("width", "m", "absolute", "gripper", 0.0, OPEN_WIDTH_M)),
         rotation="none",
         gripper="width",
-        cameras=(Camera("agent", 64, 64), Camera("wrist", 64, 64)),
+        cameras=(Camera("agent", 64, 64, pose=_AGENT_POSE), Camera("wrist", 64, 64, pose=_WRIST_POSE)),
         control_rate_hz=CONTROL_RATE_HZ,
+        drift=Drift(),
     )
 
 

@@ -1,0 +1,261 @@
+"""One YAML a robot: every calibration it ever had, newest last, with how sure each number is and where it came from.
+
+    format: 1
+    robot: panda_tabletop
+    versions:
+      - version: 1
+        date, revision, spec, note
+        cameras: {agent: {intrinsics, mount, mount_from_camera, covariance, ...}}
+        joints: {joint2: {offset_rad, std_rad}}
+        clocks: {agent: {offset_s, std_s}}
+        gripper: {scale, offset_m}
+
+Versions are never changed, only added. The file is read as untrusted: plain YAML without tags or aliases, and every
+number is checked for type, shape and range.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from vla.errors import BadCalibration
+from vla.runs import revision, to_plain, write_text
+from vla_calibration.camera import CameraModel
+from vla_calibration.geometry import Doubles, checked, distance
+from vla_calibration.joint_offsets import MAX_OFFSET_RAD
+from vla_calibration.time_offset import MAX_OFFSET_S
+
+FORMAT = 1
+_LIMIT_BYTES = 4 << 20
+_CURE = "Restore the file from a copy, or calibrate again into a new one."
+
+
+@dataclass(frozen=True, eq=False)
+class CameraEntry:
+    """One calibrated camera."""
+
+    intrinsics: CameraModel
+    mount: str
+    """Frame that carries it: "base" or "hand"."""
+    mount_from_camera: Doubles
+    """(4, 4)."""
+    covariance: Doubles
+    """(6, 6) of its twist, [m] then [rad], in the camera's frame."""
+    rms_px: float
+    views: int
+    far_from_board: Doubles | None = None
+    """(4, 4) where the board was: base_from_board for a camera on the hand, hand_from_board for one in the base."""
+
+
+@dataclass(frozen=True)
+class Offset:
+    """A number and its standard deviation."""
+
+    value: float
+    std: float
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """One version: everything known about a robot at a date."""
+
+    cameras: dict[str, CameraEntry] = field(default_factory=dict)
+    joints: dict[str, Offset] = field(default_factory=dict)
+    """Joint -> true minus reported angle [rad]."""
+    clocks: dict[str, Offset] = field(default_factory=dict)
+    """Camera -> joint-state time minus camera stamp [s]."""
+    gripper: tuple[float, float] | None = None
+    """true width = scale · reported + offset [m]."""
+    spec: str | None = None
+    """Digest of the robot's `vla.spec.Spec`."""
+    note: str = ""
+    version: int = 0
+    """Set when it is stored."""
+    date: str = ""
+    revision: str = ""
+
+
+def add(path: Path, robot: str, calibration: Calibration) -> int:
+    """Append a version to a robot's file, made if there is none; returns its number. Atomic.
+
+    Raises:
+        BadCalibration: the file is another robot's, or damaged.
+    """
+    versions = [_plain(c) for c in history(path, robot)] if path.exists() else []
+    number = len(versions) + 1
+    about = {"version": number, "date": datetime.now(UTC).isoformat(timespec="seconds"), "revision": revision()}
+    versions.append(_plain(calibration) | about)
+    text = yaml.safe_dump({"format": FORMAT, "robot": robot, "versions": versions}, sort_keys=False, width=120)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, text)
+    return number
+
+
+def history(path: Path, robot: str | None = None) -> list[Calibration]:
+    """Every version in a robot's file, oldest first.
+
+    Raises:
+        BadCalibration: no such file, not a calibration, damaged, or of another robot than `robot`.
+    """
+    data = read_yaml(path)
+    if data.get("format") != FORMAT or not isinstance(data.get("versions"), list) or not data["versions"]:
+        raise BadCalibration(f"{path} is no calibration of format {FORMAT}. {_CURE}")
+    if robot is not None and data.get("robot") != robot:
+        raise BadCalibration(
+            f"{path} is the calibration of robot {data.get('robot')!r}, not of {robot!r}: choose that robot's file"
+        )
+    return [_calibration(entry, f"{path}, version {i}", i) for i, entry in enumerate(data["versions"], 1)]
+
+
+def robot_of(path: Path) -> str:
+    """Whose calibration a file is. Raises BadCalibration."""
+    return str(read_yaml(path).get("robot"))
+
+
+def load(path: Path, robot: str | None = None, version: int | None = None) -> Calibration:
+    """One version, the newest unless told otherwise. Raises BadCalibration, see `history`."""
+    versions = history(path, robot)
+    if version is None:
+        return versions[-1]
+    if not 1 <= version <= len(versions):
+        raise BadCalibration(f"{path} has versions 1 to {len(versions)}, not {version}")
+    return versions[version - 1]
+
+
+def differences(a: Calibration, b: Calibration) -> list[str]:
+    """What changed from a to b, in words a person can judge; [] when nothing did."""
+    found: list[str] = []
+    for name in sorted({*a.cameras, *b.cameras}):
+        if name not in a.cameras or name not in b.cameras:
+            found.append(f"camera {name}: only in version {(a if name in a.cameras else b).version}")
+            continue
+        x, y = a.cameras[name], b.cameras[name]
+        if x.mount != y.mount:
+            found.append(f"camera {name}: mounted on the {x.mount}, then on the {y.mount}")
+            continue
+        metres, radians = distance(x.mount_from_camera, y.mount_from_camera)
+        if metres > 0 or radians > 0:
+            found.append(f"camera {name}: moved by {1e3 * metres:.2f} mm and {math.degrees(radians):.3f} degrees")
+        focal = y.intrinsics.fx / x.intrinsics.fx - 1
+        if x.intrinsics != y.intrinsics:
+            found.append(f"camera {name}: intrinsics changed, focal length by {100 * focal:+.3f}%")
+    for name in sorted({*a.joints, *b.joints}):
+        change = math.degrees(b.joints.get(name, Offset(0, 0)).value - a.joints.get(name, Offset(0, 0)).value)
+        if change:
+            found.append(f"joint {name}: offset changed by {change:+.3f} degrees")
+    for name in sorted({*a.clocks, *b.clocks}):
+        change = b.clocks.get(name, Offset(0, 0)).value - a.clocks.get(name, Offset(0, 0)).value
+        if change:
+            found.append(f"clock of {name}: offset changed by {1e3 * change:+.2f} ms")
+    if a.gripper != b.gripper:
+        found.append(f"gripper: {a.gripper} then {b.gripper} (scale, offset [m])")
+    return found
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Untrusted YAML: limited in size, no tags, no aliases, an object at the top. Raises BadCalibration."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(_LIMIT_BYTES + 1)
+    except OSError as error:
+        raise BadCalibration(f"cannot read {path}: {error.strerror}") from error
+    if len(data) > _LIMIT_BYTES:
+        raise BadCalibration(f"{path} is larger than {_LIMIT_BYTES} bytes: it is no calibration")
+    try:
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(data, yaml.SafeLoader)):
+            raise BadCalibration(f"{path} uses YAML aliases, which no calibration needs")
+        parsed = yaml.safe_load(data)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise BadCalibration(f"{path} is not plain YAML: {error}. {_CURE}") from error
+    if not isinstance(parsed, dict):
+        raise BadCalibration(f"{path} does not hold an object. {_CURE}")
+    return parsed
+
+
+def numbers(value: Any, shape: tuple[int, ...], where: str) -> Doubles:
+    """Finite numbers of a shape, from untrusted YAML. Raises BadCalibration."""
+    try:
+        array = np.array(value, np.float64)
+    except (TypeError, ValueError) as error:
+        raise BadCalibration(f"{where}: want numbers of shape {shape}, got {str(value)[:80]}") from error
+    if array.shape != shape or not np.isfinite(array).all():
+        raise BadCalibration(f"{where}: want finite numbers of shape {shape}, got {str(value)[:80]}. {_CURE}")
+    return array
+
+
+def _plain(c: Calibration) -> dict[str, Any]:
+    return {
+        "version": c.version,
+        "date": c.date,
+        "revision": c.revision,
+        "spec": c.spec,
+        "note": c.note,
+        "cameras": {name: to_plain(entry) for name, entry in c.cameras.items()},
+        "joints": {name: {"offset_rad": o.value, "std_rad": o.std} for name, o in c.joints.items()},
+        "clocks": {name: {"offset_s": o.value, "std_s": o.std} for name, o in c.clocks.items()},
+        "gripper": None if c.gripper is None else {"scale": c.gripper[0], "offset_m": c.gripper[1]},
+    }
+
+
+def _calibration(data: Any, where: str, number: int) -> Calibration:
+    try:
+        if data["version"] != number:
+            raise BadCalibration(f"{where} calls itself {data['version']!r}. {_CURE}")
+        gripper = data["gripper"]
+        return Calibration(
+            {str(name): _camera(entry, f"{where}, camera {name}") for name, entry in data["cameras"].items()},
+            {str(n): _offset(o, "rad", MAX_OFFSET_RAD, f"{where}, joint {n}") for n, o in data["joints"].items()},
+            {str(n): _offset(o, "s", MAX_OFFSET_S, f"{where}, clock {n}") for n, o in data["clocks"].items()},
+            None if gripper is None else _gripper(gripper, f"{where}, gripper"),
+            None if data["spec"] is None else str(data["spec"]),
+            str(data["note"]),
+            number,
+            str(data["date"]),
+            str(data["revision"]),
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise BadCalibration(f"{where} lacks or misshapes {error}. {_CURE}") from error
+
+
+def _camera(data: Any, where: str) -> CameraEntry:
+    lens = data["intrinsics"]
+    focal = numbers([lens[key] for key in ("fx", "fy", "cx", "cy")], (4,), f"{where}, intrinsics")
+    distortion = numbers(lens["distortion"], (len(lens["distortion"]),), f"{where}, distortion")
+    width, height = (int(v) for v in numbers([lens["width"], lens["height"]], (2,), f"{where}, size"))
+    fx, fy, cx, cy = map(float, focal)
+    if data["mount"] not in ("base", "hand"):
+        raise BadCalibration(f"{where}: mount {data['mount']!r} is neither 'base' nor 'hand'")
+    covariance = numbers(data["covariance"], (6, 6), f"{where}, covariance")
+    if np.linalg.eigvalsh((covariance + covariance.T) / 2).min() < -1e-12:
+        raise BadCalibration(f"{where}: the covariance is none, it has negative variances. {_CURE}")
+    board = data["far_from_board"]
+    return CameraEntry(
+        CameraModel(width, height, fx, fy, cx, cy, tuple(map(float, distortion)), lens["model"]),
+        data["mount"],
+        checked(numbers(data["mount_from_camera"], (4, 4), f"{where}, mount_from_camera"), where),
+        covariance,
+        float(numbers(data["rms_px"], (), f"{where}, rms_px")),
+        int(numbers(data["views"], (), f"{where}, views")),
+        None if board is None else checked(numbers(board, (4, 4), f"{where}, far_from_board"), where),
+    )
+
+
+def _offset(data: Any, unit: str, limit: float, where: str) -> Offset:
+    value, std = numbers([data[f"offset_{unit}"], data[f"std_{unit}"]], (2,), where)
+    if abs(value) > limit or std < 0:
+        raise BadCalibration(f"{where}: {value} ± {std} {unit} is beyond ±{limit:.3g} {unit}. {_CURE}")
+    return Offset(float(value), float(std))
+
+
+def _gripper(data: Any, where: str) -> tuple[float, float]:
+    scale, offset = numbers([data["scale"], data["offset_m"]], (2,), where)
+    if not 0.5 < scale < 2 or abs(offset) > 0.05:
+        raise BadCalibration(f"{where}: scale {scale} and offset {offset} m are no gripper's. {_CURE}")
+    return float(scale), float(offset)

@@ -1,0 +1,80 @@
+"""The calibration node as a process: views from topics into a session, a stored calibration out as latched messages."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vla_calibration import store
+from vla_calibration.board import Board
+from vla_calibration.camera import CameraModel
+from vla_calibration.capture import Session as Views
+from vla_calibration.geometry import looking_at, transform
+from vla_calibration.kinematics import load_chain
+from vla_calibration.store import Calibration, CameraEntry
+from vla_ros.graph import CALIBRATION, NodeSpec
+from vla_ros.session import CallFailed, Session
+from vla_sim.board_scene import BoardScene, Picture
+from vla_sim.panda import ASSETS, HOME
+
+LENS = CameraModel(640, 480, 600.0, 605.0, 325.0, 236.0)
+PLACE = looking_at(np.array([1.15, 0.0, 0.55]), np.array([0.5, 0.0, 0.35]))
+ROBOT = NodeSpec("sim", "board_robot")
+
+
+@pytest.fixture
+def views(tmp_path: Path) -> Path:
+    """Three recorded views: a board, the same one 5 degrees on, and none."""
+    board, chain = Board(), load_chain(ASSETS / "panda.xml", "tool")
+    scene = BoardScene(Picture(board.draw(80), board.size_m, board.square_m), (640, 480), LENS.normalised)
+    joints = np.array([HOME, HOME + 0.09 * np.eye(7)[4], HOME])
+    poses = np.array([chain.forward(q)[0] for q in joints])
+    middle = PLACE[:3, :3] @ [*board.size_m / 2, 0]
+    sheets = [transform(PLACE[:3, :3], T[:3, 3] + [0.05, 0, 0] - middle) for T in poses[:2]]
+    images = [scene.photograph(q, T, PLACE) for q, T in zip(joints, sheets, strict=False)]
+    path = tmp_path / "views.npz"
+    np.savez_compressed(path, images=[*images, np.zeros_like(images[0])], poses=poses, joints=joints)
+    return path
+
+
+def test_views_are_captured_or_refused_and_a_calibration_is_told(session: Session, views: Path, tmp_path: Path) -> None:
+    file = tmp_path / "panda.yaml"
+    store.add(file, "panda_tabletop", Calibration({"agent": CameraEntry(LENS, "base", PLACE, np.eye(6), 0.1, 20)}))
+    session.start(CALIBRATION, {"store": str(file), "session": str(tmp_path / "captured")})
+    with pytest.raises(CallFailed, match="nothing came yet from agent and hand_pose"):
+        session.call("calibration/capture")
+    session.start(ROBOT, {"views": str(views)})
+    heard = {}
+    for line in session.take(30.0):
+        if line.get("topic") == "heard":
+            heard[line["text"]] = line["values"]
+        if len(heard) == 2:
+            break
+    assert heard["info"] == {"fx": "600.0", "model": "plumb_bob", "width": "640"}
+    assert heard["transform"] == {"parent": "base", "x": str(PLACE[0, 3])}
+    answers = []
+    for step in ("next", "stay", "next", "next"):
+        if step == "next":
+            session.call("sim/next_episode")
+            time.sleep(0.5)
+        try:
+            answers.append(session.call("calibration/capture"))
+        except CallFailed as error:
+            answers.append(str(error))
+    assert re.fullmatch(r"view 1: 5\d of 54 corners", answers[0])
+    assert "the hand stands as in view 0" in answers[1]
+    assert re.fullmatch(r"view 2: 5\d of 54 corners", answers[2])
+    assert "the board is not found" in answers[3]
+    kept = Views.open(tmp_path / "captured")
+    assert [v.camera for v in kept.views] == ["agent", "agent"]
+    assert kept.views[0].joints == pytest.approx(HOME)
+
+
+def test_a_node_that_cannot_work_says_why(session: Session, tmp_path: Path) -> None:
+    child = session.start(CALIBRATION, {"session": str(tmp_path / "s"), "lens": "pinhole"})
+    assert child.process.wait(30) == 2
+    assert "lens 'pinhole'" in (tmp_path / "calibration.log").read_text()

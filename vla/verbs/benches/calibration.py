@@ -1,0 +1,150 @@
+"""Calibration against known truth: lenses, mounts, joints and clocks, from rendered images and projected corners.
+
+Rendered: boards drawn by MuJoCo through a lens with distortion; "noisy" adds blur of 0.8 px, noise of 10 grey levels,
+and something in front of the lens in every third image. Projected: corners with Gaussian noise, where hundreds of
+trials are needed. Each row is the worst or the median over its trials, as it says.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from vla.runs import Run
+from vla.statistics import wilson
+from vla.verbs.bench import Args, Metric
+
+RENDERED = 10
+TRIALS = 100
+JOINT_TRIALS = 40
+COVERAGE_TRIALS = 500
+DRIFT_TRIALS = 500
+SEED = 9_000_000
+SETUPS = ("eye_in_hand", "eye_to_hand")
+
+Rows = list[dict[str, Any]]
+
+
+def measure(args: Args) -> list[Metric]:
+    """Run the trials that are not there yet; then one row a metric."""
+    from vla.verbs.benches import _calibration_trials as trials
+
+    run = functools.partial(_trials, args)
+    return [
+        *_rendered(run, trials),
+        *(m for setup in SETUPS for turning in (False, True) for m in _against_opencv(run, trials, setup, turning)),
+        *_joints_and_clocks(run, trials),
+        *_coverage(run, trials),
+        *_drift(run, trials),
+    ]
+
+
+def _rendered(run: Callable[..., Rows], trials: Any) -> list[Metric]:
+    """Lenses and mounts from images."""
+    metrics: list[Metric] = []
+    for lens in ("radtan", "fisheye"):
+        for noisy in (False, True):
+            name = f"intrinsics {lens} {_word(noisy)}"
+            rows = run(name, RENDERED, trials.intrinsics_rendered, lens=lens, noisy=noisy)
+            metrics += [
+                _worst(f"{name}, focal length, worst", rows, "focal", "%", 0.3),
+                _worst(f"{name}, centre, worst", rows, "centre", "%", 0.3),
+                _worst(f"{name}, reprojection, worst", rows, "rms", "px", 0.5 if noisy else 0.25),
+            ]
+    for setup in SETUPS:
+        for noisy in (False, True):
+            name = f"{setup.replace('_', '-')} {_word(noisy)}, 20 rendered views"
+            rows = run(name, RENDERED, trials.hand_eye_rendered, setup=setup, noisy=noisy)
+            metrics += [
+                _worst(f"{name}, worst", rows, "mm", "mm", 3 if noisy else 1),
+                _worst(f"{name}, worst turn", rows, "deg", "°", 0.3 if noisy else 0.1),
+            ]
+    return metrics
+
+
+def _joints_and_clocks(run: Callable[..., Rows], trials: Any) -> list[Metric]:
+    rendered = run("joint offsets rendered", RENDERED, trials.joint_offsets_rendered)
+    projected = run("joint offsets projected", JOINT_TRIALS, trials.joint_offsets_projected)
+    clocks = run("time offset", TRIALS, trials.time_offset_projected)
+    return [
+        _worst("joint offsets up to 5°, rendered, worst joint", rendered, "deg", "°", 0.1),
+        _worst("joint offsets up to 5°, projected, worst joint", projected, "deg", "°", 0.1),
+        _worst("time offset up to 100 ms, worst", clocks, "ms", "ms", 2),
+    ]
+
+
+def _drift(run: Callable[..., Rows], trials: Any) -> list[Metric]:
+    metrics = []
+    for what, label, bound in (
+        ("camera", "drift check sees a camera 2 cm off", ">= 0.95"),
+        ("joint", "drift check sees a joint 2° off", ">= 0.95"),
+        ("nothing", "drift check, false alarms", "<= 0.01"),
+    ):
+        rows = run(f"drift {what}", DRIFT_TRIALS, trials.drift_projected, what=what)
+        rate = wilson(sum(row["level"] != "ok" for row in rows), len(rows))
+        metrics.append(Metric(label, rate.rate, "", rate.n, rate.low, rate.high, bound))
+    return metrics
+
+
+def _against_opencv(run: Callable[..., Rows], trials: Any, setup: str, turning: bool) -> list[Metric]:
+    name = f"{setup.replace('_', '-')}, 0.5 px, 1 mm{', 0.1°' if turning else ''}"
+    rows = run(name, TRIALS, trials.hand_eye_projected, setup=setup, turning=turning)
+    solvers = sorted({key.removesuffix("_mm") for key in rows[0] if key.endswith("_mm")})
+    found = []
+    for what, unit, sign, bound in (("position", "mm", "mm", 3), ("turn", "deg", "°", 0.3)):
+        own = np.median([row[unit] for row in rows])
+        medians = {s: float(np.nanmedian([row[f"{s}_{unit}"] for row in rows])) for s in solvers}
+        best = min(medians, key=lambda s: medians[s])
+        found += [
+            Metric(f"{name}, median {what}", float(own), sign, len(rows), target=f"<= {bound}"),
+            Metric(
+                f"{name}, {what} to OpenCV's best ({best})",
+                float(own / medians[best]),
+                "times",
+                len(rows),
+                target="<= 1",
+            ),
+        ]
+    return found
+
+
+def _coverage(run: Callable[..., Rows], trials: Any) -> list[Metric]:
+    rows = run("coverage", COVERAGE_TRIALS, trials.coverage_projected)
+    rate = wilson(sum(row["held"] for row in rows), len(rows))
+    name = "95% ellipsoid holds the camera's place"
+    return [
+        Metric(f"{name}, often enough", rate.rate, "", rate.n, rate.low, rate.high, ">= 0.93"),
+        Metric(f"{name}, not too often", rate.rate, "", rate.n, rate.low, rate.high, "<= 0.97"),
+    ]
+
+
+def _worst(name: str, rows: Rows, key: str, unit: str, bound: float) -> Metric:
+    return Metric(name, max(row[key] for row in rows), unit, len(rows), target=f"<= {bound}")
+
+
+def _word(noisy: bool) -> str:
+    return "noisy" if noisy else "clean"
+
+
+def _trials(args: Args, name: str, n: int, trial: Callable[..., dict[str, Any]], **settings: Any) -> Rows:
+    """The rows of n trials, one seed each; those on disk are not run again."""
+    from vla.progress import bar
+    from vla_sim.workers import run_jobs
+
+    folder = args.out / "calibration" / name.replace(" ", "_").replace(",", "").replace("°", "deg")
+    record = Run.create(folder, "calibration", {"trial": trial.__name__, "seed": SEED, **settings}, resume=True)
+    done = {row["seed"] for row in record.rows()}
+    todo = [seed for seed in range(SEED, SEED + n) if seed not in done]
+    with bar(name) as show:
+        for seed, row in run_jobs(functools.partial(_worker, trial, settings), todo, args.workers, print):
+            record.append({"seed": seed, **row})
+            done.add(seed)
+            show(len(done) / n, "")
+    return sorted(record.rows(), key=lambda row: int(row["seed"]))[:n]
+
+
+def _worker(trial: Callable[..., dict[str, Any]], settings: dict[str, Any]) -> Callable[[int], dict[str, Any]]:
+    return functools.partial(trial, **settings)

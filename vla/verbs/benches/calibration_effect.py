@@ -1,0 +1,140 @@
+"""Does calibration give back what drift takes? The demo policy with a moved camera and with joints that are off.
+
+Each fault is calibrated away as on a robot: guided capture of 25 rendered views, `vla_calibration.solve`, and then the
+agent's image drawn from where the policy knows it, or the joint angles corrected by what was found (which leaves its
+error). All arms run the same seeds.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vla.runs import Run, to_plain
+from vla.statistics import paired, wilson
+from vla.verbs import demo
+from vla.verbs.bench import Args, Metric
+
+EPISODES = 200
+SEED = 9_100_000
+OFFSETS_DEG = (0.0, 5.0, -5.0, 5.0, -5.0, 5.0, 0.0)
+CAMERA_TWIST = (0.06, -0.08, 0.04, 0.04, -0.1, 0.08)
+"""How the agent camera was moved: [m] and [rad] in its own frame."""
+VIEWS = 25
+PLANE_Z_M = 0.02
+"""Height the image is redrawn for: between the table and the tops of the cubes."""
+
+
+def measure(args: Args) -> list[Metric]:
+    """Calibrate and evaluate what is not there yet; then one row a metric."""
+    trained = demo.Args(out=args.out / "demo", workers=args.workers)
+    if not (trained.out / "policy" / "policy.safetensors").exists():
+        demo.collect(trained)
+        demo.train(trained)
+    policy, folder = trained.out / "policy", args.out / "calibration_effect"
+    healthy = _arm(args, policy, folder, "healthy")
+    rows = [_rate("as trained", healthy)]
+    for fault in ("camera", "joints"):
+        before = _arm(args, policy, folder, fault)
+        after = _arm(args, policy, folder, f"{fault}_calibrated")
+        loss = float(healthy.mean() - before.mean())
+        restored = float(after.mean() - before.mean()) / loss if loss > 0 else float("nan")
+        test = paired(after, before)
+        rows += [
+            _rate(f"{fault} off, before", before),
+            _rate(f"{fault} off, after calibration", after),
+            Metric(f"{fault}, gain", 100 * test.difference, "points", EPISODES, 100 * test.low, 100 * test.high),
+            Metric(f"{fault}, share of the loss restored", restored, "", EPISODES, target=">= 0.8"),
+        ]
+    return rows
+
+
+def _arm(args: Args, policy: Path, folder: Path, name: str) -> Any:
+    """Outcomes (EPISODES,) in the order of the seeds."""
+    from vla.progress import bar
+    from vla_sim.workers import run_jobs
+
+    config = {"policy": str(policy), "arm": name, "offsets_deg": OFFSETS_DEG, "twist": CAMERA_TWIST, "seed": SEED}
+    run = Run.create(folder / name, "eval", config, resume=True)
+    done = {row["seed"] for row in run.rows()}
+    todo = [seed for seed in range(SEED, SEED + EPISODES) if seed not in done]
+    jobs = [tuple(todo[i : i + 20]) for i in range(0, len(todo), 20)]
+    with bar(name) as show:
+        if jobs and name.endswith("_calibrated"):
+            _calibrate(folder, name.removesuffix("_calibrated"))
+        for _, rows in run_jobs(functools.partial(_worker, str(policy), folder, name), jobs, args.workers, print):
+            for row in rows:
+                run.append(to_plain(row))
+            show(len(run.rows()) / EPISODES, "")
+    return np.array([row["success"] for row in sorted(run.rows(), key=lambda row: int(row["seed"]))])
+
+
+def _calibrate(folder: Path, fault: str) -> None:
+    """Capture and solve the robot with this fault, into `folder`."""
+    from vla.verbs._calibration_robot import PANDA, simulated
+    from vla.verbs._calibration_robot import drive as drive_arm
+    from vla_calibration import store
+    from vla_calibration.board import Board
+    from vla_calibration.capture import Session, SessionConfig
+    from vla_calibration.kinematics import load_chain
+    from vla_calibration.solve import solve_session
+
+    file = _store(folder, fault)
+    if file.exists():
+        return
+    offsets = np.deg2rad(OFFSETS_DEG) if fault == "joints" else np.zeros(7)
+    mount = _camera_now() if fault == "camera" else None
+    robot = simulated("eye_to_hand", Board(), offsets, seed=SEED, mount=mount)
+    config = SessionConfig("panda_tabletop", "agent", "eye_to_hand", Board(), 640, 480)
+    session = Session.create(folder / f"{fault}_session", config)
+    drive_arm(robot, session, VIEWS, SEED, lambda fraction, line: None)
+    chain = load_chain(PANDA, "tool") if fault == "joints" else None
+    store.add(file, "panda_tabletop", solve_session(session, chain))
+
+
+def _worker(policy: str, folder: Path, name: str) -> Callable[[tuple[int, ...]], Any]:
+    from vla.pipeline import open_pipeline
+    from vla_calibration import store
+    from vla_calibration.camera import pinhole
+    from vla_calibration.reexpress import as_seen_from
+    from vla_sim.calibration_faults import Faults, FaultySuite, nominal_camera
+    from vla_sim.rollout import run_episodes
+
+    fault, _, calibrated = name.partition("_")
+    found = store.load(_store(folder, fault)) if calibrated else None
+    offsets: Any = np.zeros(7)
+    camera, correct = None, None
+    if fault == "joints":
+        offsets = np.deg2rad(OFFSETS_DEG)
+        if found is not None:
+            offsets -= [found.joints[f"joint{i}"].value if f"joint{i}" in found.joints else 0.0 for i in range(1, 8)]
+    if fault == "camera":
+        camera = _camera_now()
+        if found is not None:
+            place, fov = nominal_camera()
+            lens = pinhole(64, 64, fov)
+            now, then = (lens, found.cameras["agent"].mount_from_camera), (lens, place)
+            correct = functools.partial(as_seen_from, now=now, then=then, plane_z_m=PLANE_Z_M)
+    suite: Any = FaultySuite(Faults(offsets, camera, correct))
+    pipeline = open_pipeline(policy)
+    return lambda seeds: run_episodes(pipeline, suite, seeds, n_action_steps=4, batch=20)
+
+
+def _camera_now() -> Any:
+    from vla_calibration.geometry import moved
+    from vla_sim.calibration_faults import nominal_camera
+
+    return moved(nominal_camera()[0], np.array(CAMERA_TWIST))
+
+
+def _store(folder: Path, fault: str) -> Path:
+    return folder / f"{fault}.yaml"
+
+
+def _rate(name: str, outcomes: Any) -> Metric:
+    rate = wilson(int(outcomes.sum()), len(outcomes))
+    return Metric(name, rate.rate, "", rate.n, rate.low, rate.high)

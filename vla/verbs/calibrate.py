@@ -1,0 +1,195 @@
+"""Calibrate cameras and joints, keep the results, and check a robot against its policy.
+
+capture: take guided views into --session; in simulation the arm drives itself (a robot's views: the ROS node).
+solve:   intrinsics, camera place and joint offsets from --session, added as a version to --store.
+show:    the newest version in --store (or --version). diff: two versions, --version against the newest.
+check:   --store against the camera places in the spec of --policy, and views taken now (--live, a session of a few)
+         against --store; exits 1 when the policy must not run.
+export:  camera_info, easy_handeye2 and patched model files from --store into --out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+if TYPE_CHECKING:
+    from vla.spec import Drift
+    from vla_calibration.drift import DriftResult
+    from vla_calibration.store import Calibration
+
+
+@dataclass(frozen=True)
+class Args:
+    action: Annotated[Literal["capture", "solve", "show", "diff", "check", "export"], tyro.conf.Positional]
+    """What to do."""
+    store: Path = Path("calibration.yaml")
+    """The robot's file; one robot, all its versions."""
+    session: Path = Path("runs/calibration")
+    """Folder of the views."""
+    robot: str = "panda_tabletop"
+    """Name of the robot."""
+    camera: str = "agent"
+    """Name of the camera."""
+    setup: Literal["eye_in_hand", "eye_to_hand"] = "eye_to_hand"
+    """Who carries the camera: the hand, or a stand in the base frame with the board on the hand."""
+    views: int = 20
+    """Views to end up with."""
+    model: Path | None = None
+    """URDF or MJCF of the arm: with it joint offsets are solved, and patched on export."""
+    hand: str = "tool"
+    """Link, body or site of that model that is the hand."""
+    offsets_deg: tuple[float, ...] = ()
+    """Simulation only: how far each joint is really off."""
+    seed: int = 0
+    """Simulation only."""
+    version: int | None = None
+    """Version to show, or to compare the newest with."""
+    policy: Path | None = None
+    """Checkpoint or bundle folder whose spec.json is checked."""
+    live: Path | None = None
+    """Session of views taken just now, to check the live scene."""
+    out: Path = Path("calibration_export")
+    """Folder to export into."""
+
+
+def main(args: Args) -> int:
+    """Do it."""
+    return {
+        "capture": _capture,
+        "solve": _solve,
+        "show": _show,
+        "diff": _diff,
+        "check": _check,
+        "export": _export,
+    }[args.action](args)
+
+
+def _capture(args: Args) -> int:
+    import numpy as np
+
+    from vla.errors import BadConfig
+    from vla.progress import bar
+    from vla.verbs._calibration_robot import drive, simulated
+    from vla_calibration.board import Board
+    from vla_calibration.capture import Session, SessionConfig
+
+    if args.offsets_deg and len(args.offsets_deg) != 7:
+        raise BadConfig(f"--offsets-deg wants 7 numbers, one a joint, got {len(args.offsets_deg)}")
+    board = Board()
+    offsets = np.deg2rad(args.offsets_deg or (0.0,) * 7)
+    robot = simulated(args.setup, board, offsets, args.seed)
+    session = Session.create(args.session, SessionConfig(args.robot, args.camera, args.setup, board, 640, 480))
+    with bar("capture") as show:
+        drive(robot, session, args.views, args.seed, show)
+    print(f"{args.session}: {len(session.views)} views; next: vla calibrate solve --session {args.session}")
+    return 0
+
+
+def _solve(args: Args) -> int:
+    from vla_calibration import store
+    from vla_calibration.capture import Session
+    from vla_calibration.kinematics import load_chain
+    from vla_calibration.solve import solve_session
+
+    session = Session.open(args.session)
+    chain = None if args.model is None else load_chain(args.model, args.hand)
+    before = store.load(args.store, session.config.robot) if args.store.exists() else None
+    found = solve_session(session, chain, before)
+    number = store.add(args.store, session.config.robot, found)
+    print(f"{args.store}: version {number}")
+    _print(found)
+    return 0
+
+
+def _show(args: Args) -> int:
+    from vla_calibration import store
+
+    found = store.load(args.store, None, args.version)
+    print(f"{store.robot_of(args.store)}, version {found.version} of {found.date}, revision {found.revision}")
+    _print(found)
+    return 0
+
+
+def _diff(args: Args) -> int:
+    from vla_calibration import store
+
+    versions = store.history(args.store)
+    old = store.load(args.store, None, args.version or max(1, len(versions) - 1))
+    lines = store.differences(old, versions[-1])
+    print(f"version {old.version} of {old.date} against {versions[-1].version} of {versions[-1].date}")
+    print("\n".join(lines) or "nothing changed")
+    return 0
+
+
+def _check(args: Args) -> int:
+    from vla.errors import BadConfig
+    from vla.spec import Drift, Spec
+    from vla_calibration import store
+    from vla_calibration.drift import check_spec
+
+    if args.policy is None:
+        raise BadConfig("check needs --policy: the checkpoint or bundle that is to run")
+    spec = Spec.load(args.policy / "spec.json")
+    calibration = store.load(args.store, spec.robot)
+    results = check_spec(calibration, spec)
+    if args.live is not None:
+        results["live scene"] = _live(args, calibration, spec.drift or Drift())
+    for name, result in results.items():
+        print(f"{name:12} {result.level:7} {result.reason}")
+    unknown = [c.name for c in spec.cameras if c.name not in results]
+    for name in unknown:
+        print(f"{name:12} unknown its place is not in the spec or not in {args.store}")
+    return 1 if any(r.level == "refuse" for r in results.values()) else 0
+
+
+def _live(args: Args, calibration: Calibration, limits: Drift) -> DriftResult:
+    from vla.errors import BadCalibration
+    from vla_calibration.capture import Session
+    from vla_calibration.drift import check_scene
+    from vla_calibration.kinematics import load_chain
+    from vla_calibration.solve import corrected
+
+    session = Session.open(args.live or args.session)
+    name = session.config.camera
+    entry = calibration.cameras.get(name)
+    if entry is None or entry.far_from_board is None:
+        raise BadCalibration(
+            f"{args.store} does not know camera {name!r}, or where its board is: solve a session first"
+        )
+    chain = None if args.model is None else load_chain(args.model, args.hand)
+    views = corrected(session.views, chain, calibration)
+    return check_scene(views, session.config.board, entry, limits, entry.far_from_board)
+
+
+def _export(args: Args) -> int:
+    from vla_calibration import store
+    from vla_calibration.export import export
+
+    for path in export(store.load(args.store), args.out, args.model):
+        print(path)
+    return 0
+
+
+def _print(found: Calibration) -> None:
+    import numpy as np
+
+    for name, entry in found.cameras.items():
+        x, y, z = entry.mount_from_camera[:3, 3]
+        std = np.sqrt(np.diag(entry.covariance))
+        mm, deg = 1e3 * np.linalg.norm(std[:3]), np.rad2deg(np.linalg.norm(std[3:]))
+        lens = entry.intrinsics
+        print(f"camera {name}: on the {entry.mount} at ({x:.4f}, {y:.4f}, {z:.4f}) m, ±{mm:.2f} mm ±{deg:.3f} degrees")
+        print(
+            f"  {lens.model} {lens.width} x {lens.height}, fx {lens.fx:.2f}, fy {lens.fy:.2f}, cx {lens.cx:.2f}, "
+            f"cy {lens.cy:.2f}; reprojection {entry.rms_px:.3f} px over {entry.views} views"
+        )
+    for name, offset in found.joints.items():
+        print(f"joint {name}: {np.rad2deg(offset.value):+.3f} ± {np.rad2deg(offset.std):.3f} degrees")
+    for name, offset in found.clocks.items():
+        print(f"clock of {name}: {1e3 * offset.value:+.2f} ± {1e3 * offset.std:.2f} ms")
+    if found.gripper is not None:
+        print(f"gripper: true width = {found.gripper[0]:.4f} x reported {1e3 * found.gripper[1]:+.2f} mm")
