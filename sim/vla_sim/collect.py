@@ -114,12 +114,13 @@ def demonstrate(env: Env, seed: int, config: CollectConfig) -> Episode | None:
     env.reset(seed)
     rng = np.random.default_rng([seed, _NOISE_STREAM])
     low, high = env.spec.action_low, env.spec.action_high
-    moves = np.array([dim.kind == "delta" for dim in env.spec.action])
+    # Positions are disturbed; an arm that is also twisted meets obstacles its expert cannot plan around.
+    moves = np.array([dim.moves is not None for dim in env.spec.action])
     instruction, bump, bump_left = env.instruction, np.zeros(moves.sum()), 0
-    observations, actions = [], []
+    moments, actions = [], []
     while not env.done:
         wish = env.expert()
-        observations.append(env.observe())
+        moments.append(env.snapshot())
         actions.append(wish)
         executed = wish.copy()
         size = float(np.linalg.norm(wish[moves]))
@@ -133,6 +134,10 @@ def demonstrate(env: Env, seed: int, config: CollectConfig) -> Episode | None:
         env.step(Command(np.clip(executed, low, high), 0, 0, Mode.TRACK))
     if not env.success:
         return None
+    observations = []
+    for moment in moments:  # drawn only now: most of the time goes into pictures, and a failed episode needs none
+        env.restore(moment)
+        observations.append(env.observe())
     images = {name: np.stack([o.images[name] for o in observations]) for name in observations[0].images}
     state = np.stack([o.state for o in observations])
     return Episode(seed, env.task, instruction, images, state, np.stack(actions))
@@ -165,5 +170,5 @@ def _jobs(
 
 
 def _demonstrator(config: CollectConfig) -> Callable[[int], Episode | None]:
-    env = registry.suite(config.suite)().make()
+    env = registry.suite(config.suite)().draft()
     return lambda seed: demonstrate(env, seed, config)

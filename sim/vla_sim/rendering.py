@@ -9,12 +9,14 @@ from __future__ import annotations
 import atexit
 import os
 import sys
+from collections import OrderedDict
+from dataclasses import dataclass
 from typing import Any
 
 from vla.errors import Missing
 from vla.types import Image
 
-__all__ = ["mujoco", "render"]
+__all__ = ["Look", "mujoco", "render"]
 
 if sys.platform == "linux":
     os.environ.setdefault("MUJOCO_GL", "egl")
@@ -30,25 +32,42 @@ except Exception as error:  # ImportError, AttributeError or RuntimeError, depen
     backend = os.environ.get("MUJOCO_GL", "")
     raise Missing(f"MuJoCo cannot be loaded with MUJOCO_GL={backend!r}: {error}. {_HELP}") from error
 
-_renderers: dict[tuple[int, int, int], tuple[Any, Any]] = {}
+_MOST_RENDERERS = 24
+"""Kept at a time: each holds a scene's meshes and textures once more."""
 
 
-def render(model: Any, data: Any, camera: str, height: int, width: int) -> Image:
-    """Draw one (height, width, 3) uint8 RGB image of an `mjData` whose positions are up to date.
+@dataclass(frozen=True)
+class Look:
+    """What is drawn, and how well."""
+
+    geom_groups: tuple[int, ...] = (1, 1, 1, 0, 0, 0)
+    """Which of MuJoCo's six groups of geoms are seen."""
+    shadows: bool = False
+    reflections: bool = False
+    samples: int = 4
+    """Samples a pixel."""
+
+
+_renderers: OrderedDict[tuple[int, int, int, Look], tuple[Any, Any, Any]] = OrderedDict()
+
+
+def render(model: Any, data: Any, camera: str, height: int, width: int, look: Look = Look()) -> Image:
+    """Draw one upright (height, width, 3) uint8 RGB image of an `mjData` whose positions are up to date.
 
     Raises:
         Missing: this machine cannot draw; says what to install.
     """
-    renderer = _renderer(model, height, width)
+    renderer, options = _renderer(model, height, width, look)
     mujoco.mj_camlight(model, data)
-    renderer.update_scene(data, camera)
+    renderer.update_scene(data, camera, options)
     image: Image = renderer.render()
     return image
 
 
-def _renderer(model: Any, height: int, width: int) -> Any:
-    key = (id(model), height, width)
+def _renderer(model: Any, height: int, width: int, look: Look) -> tuple[Any, Any]:
+    key = (id(model), height, width, look)
     if key not in _renderers:
+        model.vis.quality.offsamples = look.samples  # read once, when the context is made
         try:
             renderer = mujoco.Renderer(model, height, width)
         except Exception as error:  # each GL backend raises its own
@@ -56,10 +75,15 @@ def _renderer(model: Any, height: int, width: int) -> Any:
             raise Missing(f"cannot create an OpenGL context with MUJOCO_GL={backend!r}: {error}. {_HELP}") from error
         if not _renderers:  # after MuJoCo's own exit handler was registered, so that this one runs before it
             atexit.register(_close)
-        renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = False
-        renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = False
-        _renderers[key] = (renderer, model)  # the model too, so that its id stays its own
-    return _renderers[key][0]
+        renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = look.shadows
+        renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = look.reflections
+        options = mujoco.MjvOption()
+        options.geomgroup[:] = look.geom_groups
+        _renderers[key] = (renderer, options, model)  # the model too, so that its id stays its own
+        if len(_renderers) > _MOST_RENDERERS:
+            _renderers.popitem(last=False)[1][0].close()
+    _renderers.move_to_end(key)
+    return _renderers[key][:2]
 
 
 def _close() -> None:
