@@ -87,6 +87,8 @@ class View:
     """(3, 3) of the tool."""
     width: float
     """Opening of the fingers [m]."""
+    width_speed: float
+    """How fast they open [m/s]."""
     grip: float
     """Commanded closing, -1 to 1."""
     closing: bool
@@ -260,6 +262,7 @@ class ArmEnv:
             tool,
             orientation,
             world.osc.width(self._data),
+            world.osc.width_speed(self._data),
             episode.goal.grip,
             episode.goal.closing,
             episode.steps,

@@ -54,6 +54,7 @@ class OSC:
         self._q = np.array([j.qposadr[0] for j in joints])
         self._v = np.array([j.dofadr[0] for j in joints])
         self._fingers = np.array([j.qposadr[0] for j in fingers])
+        self._finger_speeds = np.array([j.dofadr[0] for j in fingers])
         driven = {int(model.actuator_trnid[i, 0]): i for i in range(model.nu)}
         self._motors = np.array([driven[j.id] for j in joints])
         self._finger_motors = np.array([driven[j.id] for j in fingers])
@@ -73,9 +74,10 @@ class OSC:
         one, other = data.qpos[self._fingers]
         return float(one - other)
 
-    def at_rest(self, data: Any, orientation: Doubles) -> Goal:
-        """Stay where the tool is, turning towards an orientation."""
-        return Goal(self.tool(data)[0], orientation)
+    def width_speed(self, data: Any) -> float:
+        """How fast the fingers open [m/s]."""
+        one, other = data.qvel[self._finger_speeds]
+        return float(one - other)
 
     def towards(self, data: Any, goal: Goal, action: Floats) -> Goal:
         """A new goal: the tool's *measured* pose, moved by an action (7,).

@@ -29,6 +29,7 @@ _NEAR_M, _ON_M = 0.012, 0.006
 _ALIGNED_RAD = 0.12
 _SHUT = 0.9
 """Commanded closing from which the fingers have met what they will meet."""
+_RESTING_M_S = 0.01
 _EMPTY_M = 0.002
 """Closed fingers nearer than this hold nothing."""
 
@@ -59,10 +60,14 @@ def stay(view: View, close: float, orientation: Doubles | None = None) -> Floats
     return go(view, view.tool, close, view.orientation if orientation is None else orientation)
 
 
+def is_shut(view: View) -> bool:
+    """The fingers were told to close and have come to rest: they lag behind the command by several periods."""
+    return view.closing and view.grip > _SHUT and view.width_speed > -_RESTING_M_S
+
+
 def holds(view: View, body: int) -> bool:
     """The closed fingers have something between them, and it is this body."""
-    shut = view.closing and view.grip > _SHUT and view.width > _EMPTY_M
-    return bool(shut and view.world.shapes.fingers_on(view.data, body))
+    return bool(is_shut(view) and view.width > _EMPTY_M and view.world.shapes.fingers_on(view.data, body))
 
 
 def pick_and_place(view: View, body: int, grasp: Callable[[], Grasp], place: Callable[[], Place]) -> Floats:
@@ -79,8 +84,8 @@ def fetch(view: View, grasp: Grasp) -> Floats:
     away, above = _offset(view, grasp.position)
     turn = float(np.linalg.norm(turn_between(view.orientation, grasp.orientation)))
     on_it = away < _ON_M and abs(above) < _ON_M and turn < _ALIGNED_RAD
-    closing_on_it = view.closing and view.grip < _SHUT and away < 0.025 and abs(above) < 0.02
-    if (on_it and not (view.closing and view.grip > _SHUT)) or closing_on_it:
+    closing_on_it = view.closing and not is_shut(view) and away < 0.025 and abs(above) < 0.02
+    if (on_it and not view.closing) or closing_on_it:
         return stay(view, CLOSE, grasp.orientation)
     hover = max(grasp.top + _CLEAR_M, grasp.position[2] + _CLEAR_M + 0.01) - grasp.position[2]
     height = hover if turn > 0.2 or view.grip > -_SHUT else min(hover, max(0.0, away - _NEAR_M) * 5.0)
