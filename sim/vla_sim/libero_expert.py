@@ -66,7 +66,8 @@ def place_of(view: View, thing: str, to: str) -> Place:
     else:
         cloud = view.world.shapes.cloud(view.data, body_of(view, to))
         height = float(cloud[:, 2].min()) + 0.03 if "bowl" in to else float(cloud[:, 2].max())
-    return Place(np.array([*target[:2], height]), height + (0.03 if "plate" in thing else 0.10))
+    # A stretched arm cannot lift far: carry low, come down early.
+    return Place(np.array([*target[:2], height]), height + (0.03 if "plate" in thing else 0.06), near=0.035)
 
 
 def _at(view: View, name: str) -> Doubles:

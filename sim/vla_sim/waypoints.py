@@ -20,13 +20,15 @@ from vla_sim.panda import Doubles
 
 OPEN, CLOSE = -1.0, 1.0
 
-_GAIN = 0.6
+_GAIN = 1.5
 _MAX_TURN_RAD = 0.25
 _CLEAR_M = 0.06
 """How far above an object the tool travels."""
 _NEAR_M, _ON_M = 0.012, 0.006
 """Close enough to come down; close enough to close."""
 _ALIGNED_RAD = 0.12
+_RELEASE_M = 0.02
+"""Close enough to let go, in x and y."""
 _SHUT = 0.9
 """Commanded closing from which the fingers have met what they will meet."""
 _RESTING_M_S = 0.01
@@ -50,7 +52,7 @@ def go(view: View, position: Doubles, close: float, orientation: Doubles = DOWN)
     """One step towards a pose, as fast as it may."""
     move = (position - view.tool) * _GAIN
     move *= min(1.0, MOVE_M / max(np.abs(move).max(), 1e-9))
-    turn = turn_between(view.orientation, orientation)
+    turn = turn_between(view.orientation, orientation) * _GAIN
     turn *= min(1.0, _MAX_TURN_RAD / max(np.abs(turn).max(), 1e-9))
     return np.array([*move, *turn, close], np.float32)
 
@@ -102,12 +104,12 @@ def _carry(view: View, body: int, place: Place) -> Floats:
     orientation = _upright(view.orientation)
     above = bottom - place.position[2]
     sinking = abs(float(view.data.cvel[body][5])) > 0.02
-    if away < place.near + 0.008 and (above < 0.01 or (above < 0.03 and not sinking)):
+    if away < _RELEASE_M and (above < 0.01 or (above < 0.03 and not sinking)):
         return stay(view, OPEN)
     if away < place.near or (away < place.near + 0.006 and above < 0.5 * (place.carry - place.position[2])):
         drop = place.position[2] - bottom
         return go(view, view.tool + np.array([*off, drop]), CLOSE, orientation)
-    lift = place.carry - bottom
+    lift = max(place.carry, _tops_near(view, body) + 0.02 if away > 0.05 else -np.inf) - bottom
     sideways = 1.0 if lift < 0.01 else max(0.0, 1.0 - (lift - 0.01) / 0.02)
     return go(view, view.tool + np.array([*(off * sideways), max(lift, -0.03)]), CLOSE, orientation)
 
@@ -124,10 +126,11 @@ def _fly(view: View, goal: Doubles, hover: float, close: float, orientation: Dou
     return go(view, position, close, orientation)
 
 
-def _tops_near(view: View) -> float:
-    """Height of the highest obstacle within a hand's breadth of the tool."""
-    points = view.world.shapes.obstacles(view.data)
-    near = np.abs(points[:, :2] - view.tool[:2]).max(1) < 0.08
+def _tops_near(view: View, body: int | None = None) -> float:
+    """Height of the highest obstacle within a hand's breadth of the tool, or of a body that it holds."""
+    points = view.world.shapes.obstacles(view.data, body)
+    centre = view.tool if body is None else view.data.xpos[body]
+    near = np.abs(points[:, :2] - centre[:2]).max(1) < 0.08
     return float(points[near, 2].max()) if near.any() else -np.inf
 
 

@@ -20,6 +20,7 @@ from vla_sim.panda import Doubles
 from vla_sim.shapes import Shapes
 
 CONTROL_RATE_HZ = 20.0
+_LARGEST_IMAGE = 1024
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +43,7 @@ class World:
             self.env.reset()
             self.env.hard_reset = False
         self.model = self.env.sim.model._model
+        self.model.vis.global_.offwidth = self.model.vis.global_.offheight = _LARGEST_IMAGE
         arm = self.env.robots[0].controller
         self.osc = OSC(self.model, np.array(arm.initial_joint))
         self.rest = Goal(np.array(arm.ee_pos), np.array(arm.goal_ori))
