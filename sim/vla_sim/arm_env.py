@@ -28,6 +28,8 @@ _STATE = int(mujoco.mjtState.mjSTATE_INTEGRATION)
 _SETTLE_STEPS = 10
 """Control periods at the start of an episode in which the arm rests with an open gripper: objects fall to the table."""
 _OPEN = -1.0
+SENSOR_PX = 128
+"""Edge of the square image that a camera's crop is taken from."""
 
 
 def panda_spec(cameras: Sequence[Camera]) -> Spec:
@@ -185,7 +187,7 @@ class ArmEnv:
         position, orientation = world.osc.tool(self._data)
         turn = turn_between(DOWN, orientation)
         state = np.array([*(position - world.base), *turn, world.osc.width(self._data), goal.grip], np.float32)
-        images = {c.name: self.render(c.name, c.height, c.width) for c in self.spec.cameras}
+        images = {c.name: self._picture(c) for c in self.spec.cameras}
         return Observation(images, state, self.instruction, self.steps * self.spec.dt_ns)
 
     def step(self, command: Command) -> None:
@@ -242,6 +244,14 @@ class ArmEnv:
         world.enter(self._episode.fixtures)
         world.show_switches(self._data)
         return render(world.model, self._data, _CAMERAS.get(camera, camera), height, width, self._look)
+
+    def _picture(self, camera: Camera) -> Image:
+        """What the policy gets: cut out of a larger image, or drawn at its size."""
+        if camera.crop is None:
+            return self.render(camera.name, camera.height, camera.width)
+        top, left, height, width = camera.crop
+        whole = self.render(camera.name, SENSOR_PX, SENSOR_PX)
+        return np.ascontiguousarray(whole[top : top + height, left : left + width])
 
     def _switch(self, world: World) -> None:
         if getattr(self, "_world", None) is not world:

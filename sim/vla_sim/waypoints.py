@@ -27,11 +27,15 @@ _CLEAR_M = 0.06
 _NEAR_M, _ON_M = 0.012, 0.006
 """Close enough to come down; close enough to close."""
 _ALIGNED_RAD = 0.12
+_UPRIGHT = 0.85
+"""Cosine of the tilt up to which a tool points down."""
+_HIGHEST_M = 0.35
+"""Above its goal that an object is lifted over what is near: a neighbour caught along with it never gets lower."""
 _RELEASE_M = 0.02
 """Close enough to let go, in x and y."""
 _SHUT = 0.9
 """Commanded closing from which the fingers have met what they will meet."""
-_RESTING_M_S = 0.01
+_RESTING_M_S = 0.05
 _EMPTY_M = 0.002
 """Closed fingers nearer than this hold nothing."""
 
@@ -81,19 +85,39 @@ def pick_and_place(view: View, body: int, grasp: Callable[[], Grasp], place: Cal
     return fetch(view, grasp())
 
 
+def grasp_on(view: View, position: Doubles, orientation: Doubles) -> bool:
+    """It is time to close: the open tool is where it should be, or the fingers are closing there already."""
+    away, above = _offset(view, position)
+    if view.closing:
+        return not is_shut(view) and away < 0.025 and abs(above) < 0.02
+    turn = float(np.linalg.norm(turn_between(view.orientation, orientation)))
+    return away < _ON_M and abs(above) < _ON_M and turn < _ALIGNED_RAD
+
+
 def fetch(view: View, grasp: Grasp) -> Floats:
     """Fly over, turn, come down with open fingers, and close."""
+    if -view.orientation[2, 2] < _UPRIGHT:
+        return _withdraw(view)
+    if grasp_on(view, grasp.position, grasp.orientation):
+        return stay(view, CLOSE, grasp.orientation)
     away, above = _offset(view, grasp.position)
     turn = float(np.linalg.norm(turn_between(view.orientation, grasp.orientation)))
-    on_it = away < _ON_M and abs(above) < _ON_M and turn < _ALIGNED_RAD
-    closing_on_it = view.closing and not is_shut(view) and away < 0.025 and abs(above) < 0.02
-    if (on_it and not view.closing) or closing_on_it:
-        return stay(view, CLOSE, grasp.orientation)
     hover = max(grasp.top + _CLEAR_M, grasp.position[2] + _CLEAR_M + 0.01) - grasp.position[2]
     height = hover if turn > 0.2 or view.grip > -_SHUT else min(hover, max(0.0, away - _NEAR_M) * 5.0)
     if view.closing or (view.grip > -_SHUT and above < 0.03):
         height = hover  # it closed on nothing: up, and again
     return _fly(view, grasp.position + np.array([0.0, 0.0, height]), hover + grasp.position[2], OPEN, grasp.orientation)
+
+
+def _withdraw(view: View) -> Floats:
+    """A tool that reached forward: back out of where it is, then up and upright."""
+    back = -view.orientation[:, 2]
+    if view.grip > -_SHUT:
+        return stay(view, OPEN)
+    points = view.world.shapes.obstacles(view.data)
+    if len(points) and np.linalg.norm(points - view.tool, axis=1).min() < 0.09:
+        return go(view, view.tool + 0.06 * back + np.array([0.0, 0.0, 0.03]), OPEN, view.orientation)
+    return go(view, view.tool + np.array([0.0, 0.0, 0.04]), OPEN, _upright(view.orientation))
 
 
 def _carry(view: View, body: int, place: Place) -> Floats:
@@ -109,7 +133,8 @@ def _carry(view: View, body: int, place: Place) -> Floats:
     if away < place.near or (away < place.near + 0.006 and above < 0.5 * (place.carry - place.position[2])):
         drop = place.position[2] - bottom
         return go(view, view.tool + np.array([*off, drop]), CLOSE, orientation)
-    lift = max(place.carry, _tops_near(view, body) + 0.02 if away > 0.05 else -np.inf) - bottom
+    over = min(_tops_near(view, body) + 0.02, place.position[2] + _HIGHEST_M) if away > 0.05 else -np.inf
+    lift = max(place.carry, over) - bottom
     sideways = 1.0 if lift < 0.01 else max(0.0, 1.0 - (lift - 0.01) / 0.02)
     return go(view, view.tool + np.array([*(off * sideways), max(lift, -0.03)]), CLOSE, orientation)
 

@@ -23,7 +23,8 @@ from vla_sim.world import Layout, World, quiet
 
 OFFICIAL = 1_000_000
 """Seeds from here on are official initial states."""
-SPEC = panda_spec((Camera("agent", 128, 128), Camera("wrist", 128, 128)))
+SPEC = panda_spec((Camera("agent", 96, 128, crop=(20, 0, 96, 128)), Camera("wrist", 64, 64)))
+"""The agent's camera loses sky and floor, not one object."""
 
 _MAX_STEPS = {"libero_spatial": 280, "libero_object": 280, "libero_goal": 300, "libero_10": 520, "libero_90": 400}
 """The limits LeRobot evaluates with."""
