@@ -14,6 +14,8 @@ _WIDEST_M = 0.068
 """Of what the open fingers take with some room."""
 _FINGERTIP_M = 0.011
 """From the tool point down to the fingertips."""
+_EASY_REACH_M = 0.68
+"""From the base in x and y; a tool that points down gets stuck at a straight elbow some 10 cm farther."""
 _REACH_M = 0.2
 """Only obstacles this near in x and y are looked at."""
 
@@ -69,7 +71,9 @@ def by_the_rim(view: View, body: int, above_bottom: float | None = None) -> Gras
     across = np.stack([-np.sin(yaws), np.cos(yaws)], 1)
     centres = middle + (radius - 0.004) * np.stack([across, -across], 1)
     far = np.linalg.norm(centres - view.tool[:2], axis=2)
-    total = 0.02 * np.abs(yaws)[:, None] + 0.05 * far + _blocked(view, body, yaws, centres, z)
+    stretch = np.linalg.norm(centres - view.world.base[:2], axis=2) - _EASY_REACH_M
+    total = 0.02 * np.abs(yaws)[:, None] + 0.05 * far + 2.0 * np.maximum(0.0, stretch)
+    total += _blocked(view, body, yaws, centres, z)
     yaw, side = np.unravel_index(int(total.argmin()), total.shape)
     return Grasp(np.array([*centres[yaw, side], z]), facing_down(yaws[yaw]), float(high[2]))
 
@@ -87,7 +91,7 @@ def _blocked(view: View, body: int, yaws: Doubles, centres: Doubles, z: float) -
     fingers = (along < 0.016) & (across > 0.028) & (across < 0.066) & (above < 0.06)
     hand = (along < 0.036) & (across < 0.108) & (above > 0.045) & (above < 0.2)
     hits = fingers.sum(2) + hand.sum(2)
-    return np.where(hits > 0, 0.05 + 0.004 * np.minimum(hits, 25), 0.0)
+    return np.where(hits > 0, 0.15 + 0.004 * np.minimum(hits, 25), 0.0)
 
 
 def _yaw(orientation: Doubles) -> float:
