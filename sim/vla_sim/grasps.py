@@ -14,7 +14,7 @@ _WIDEST_M = 0.068
 """Of what the open fingers take with some room."""
 _FINGERTIP_M = 0.011
 """From the tool point down to the fingertips."""
-_EASY_REACH_M = 0.68
+EASY_REACH_M = 0.68
 """From the base in x and y; a tool that points down gets stuck at a straight elbow some 10 cm farther."""
 _REACH_M = 0.2
 """Only obstacles this near in x and y are looked at."""
@@ -71,7 +71,7 @@ def by_the_rim(view: View, body: int, above_bottom: float | None = None) -> Gras
     across = np.stack([-np.sin(yaws), np.cos(yaws)], 1)
     centres = middle + (radius - 0.004) * np.stack([across, -across], 1)
     far = np.linalg.norm(centres - view.tool[:2], axis=2)
-    stretch = np.linalg.norm(centres - view.world.base[:2], axis=2) - _EASY_REACH_M
+    stretch = np.linalg.norm(centres - view.world.base[:2], axis=2) - EASY_REACH_M
     total = 0.02 * np.abs(yaws)[:, None] + 0.05 * far + 2.0 * np.maximum(0.0, stretch)
     total += _blocked(view, body, yaws, centres, z)
     yaw, side = np.unravel_index(int(total.argmin()), total.shape)

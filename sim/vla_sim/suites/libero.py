@@ -2,7 +2,7 @@
 
 An episode is a task and a layout. Seeds from 1,000,000 on are the official initial states, task by task in turn, the
 fixtures where seed 0 puts them; below, a seed draws its own layout from the task's placement rules, so that no
-demonstration shares its layout with an evaluation.
+demonstration shares its layout with an evaluation. LIBERO-PRO's perturbations are variants: `libero_object:swap`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from vla.errors import BadConfig, Missing
+from vla.errors import Missing, UnknownName
 from vla.spec import Camera
 from vla_sim.arm_env import ArmEnv, Task, named, panda_spec
 from vla_sim.decimation import decimate
@@ -33,6 +33,9 @@ _LOOKS = {
     "full": Look(_VISUAL_MESHES, shadows=True, reflections=True),
     "decimated": Look(_VISUAL_MESHES, samples=0),
 }
+PERTURBATIONS = {"language": "lan", "object": "object", "swap": "swap", "task": "task"}
+"""LIBERO-PRO's changes to spatial, object, goal and 10, and how its folders call them: other words, other looks of the
+objects, places exchanged, another goal in the same scene."""
 _WORLDS = 12
 """Compiled scenes kept in a process, each some 300 MB."""
 
@@ -43,13 +46,20 @@ class LiberoSuite:
     film_camera = "agent"
 
     def __init__(self, name: str, *variants: str) -> None:
-        """`variants` may name a visual mode: "full" (official, the default) or "decimated"."""
-        if unknown := [v for v in variants if v not in _LOOKS]:
-            raise BadConfig(f"suite {name}: no variant is called {unknown}; there is {', '.join(_LOOKS)}")
+        """`variants` may name a visual mode, "full" (official, the default) or "decimated", and a perturbation.
+
+        Raises:
+            UnknownName: no such variant, or two of a kind.
+        """
+        looks = [v for v in variants if v in _LOOKS]
+        changes = [v for v in variants if v in PERTURBATIONS]
+        known = (*_LOOKS, *PERTURBATIONS)
+        if len(looks) + len(changes) < len(variants) or len(looks) > 1 or len(changes) > 1:
+            raise UnknownName(f"suite {name} has no variant {'+'.join(variants)!r}; there is {', '.join(known)}")
         self.name = name
         self.spec = SPEC
-        self._visual = variants[0] if variants else "full"
-        found = _tasks(name, self._visual)
+        self._visual, self._change = (looks or ["full"])[0], changes
+        found = _tasks(name, "".join(changes), self._visual)
         self._tasks = found
         self.skills = tuple(sorted({task.skill for task in found.values()}))
         self.tasks = tuple(found)
@@ -61,11 +71,11 @@ class LiberoSuite:
 
     def draft(self) -> ArmEnv:
         """The same physics with decimated meshes: some ten times as many images a second."""
-        return LiberoSuite(self.name, "decimated").make()
+        return LiberoSuite(self.name, "decimated", *self._change).make()
 
     def stage(self) -> ArmEnv:
         """The official meshes."""
-        return LiberoSuite(self.name, "full").make()
+        return LiberoSuite(self.name, "full", *self._change).make()
 
     def other_instruction(self, task: str, seed: int) -> str:
         """The sentence of another task of the suite."""
@@ -77,7 +87,7 @@ class LiberoSuite:
 
 
 @functools.cache
-def _tasks(suite: str, visual: str) -> dict[str, Task]:
+def _tasks(suite: str, variant: str, visual: str) -> dict[str, Task]:
     """Every task by its official name, in the official order."""
     with quiet():
         try:
@@ -85,23 +95,32 @@ def _tasks(suite: str, visual: str) -> dict[str, Task]:
         except ImportError as error:
             raise Missing(f"LIBERO is not installed ({error}): pip install 'vla-stack[libero]'") from error
         problems = benchmark.get_benchmark(suite)(task_order_index=0).tasks
-    return {p.name: _task_of(suite, i, len(problems), p, visual) for i, p in enumerate(problems)}
+    return {problem.name: _task_of(suite, len(problems), problem, variant, visual) for problem in problems}
 
 
-def _task_of(suite: str, index: int, n_tasks: int, problem: Any, visual: str) -> Task:
+def _task_of(suite: str, n_tasks: int, problem: Any, variant: str, visual: str) -> Task:
     from libero.libero import get_libero_path
-    from libero.libero.envs.bddl_utils import robosuite_parse_problem
 
-    file = Path(get_libero_path("bddl_files")) / problem.problem_folder / problem.bddl_file
-    states = Path(get_libero_path("init_states")) / problem.problem_folder / f"{problem.init_states_file}.npz"
-    goals = tuple(tuple(goal) for goal in robosuite_parse_problem(str(file))["goal_state"])
+    folder = f"{problem.problem_folder}_{PERTURBATIONS[variant]}" if variant else problem.problem_folder
+    file = Path(get_libero_path("bddl_files")) / folder / problem.bddl_file
+    states = Path(get_libero_path("init_states")) / folder / f"{problem.init_states_file}.npz"
+    if missing := [path.name for path in (file, states) if not path.is_file()]:
+        raise Missing(
+            f"{suite}:{variant}: {missing} is not installed: spatial, object, goal and 10 alone are perturbed"
+        )
+    with quiet():
+        from libero.libero.envs.bddl_utils import robosuite_parse_problem
+
+        parsed = robosuite_parse_problem(str(file))
+    goals = tuple(tuple(goal) for goal in parsed["goal_state"])
+    said = " ".join(parsed["language_instruction"]).lower() if variant else problem.language
 
     def layout(world: World, seed: int) -> Layout:
         return _official(world, states, (seed - OFFICIAL) // n_tasks) if seed >= OFFICIAL else world.draw(seed)
 
     world = functools.partial(_world, file, visual)
     skill = "several" if len(goals) > 1 else _SKILL.get(goals[0][0], "put")
-    return Task(problem.name, skill, problem.language, world, layout, PredicateExpert(goals), _MAX_STEPS[suite])
+    return Task(problem.name, skill, said, world, layout, PredicateExpert(goals), _MAX_STEPS[suite])
 
 
 _SKILL = {"in": "put", "on": "put", "open": "open", "close": "close", "turnon": "turn", "turnoff": "turn"}
