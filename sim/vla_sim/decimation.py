@@ -1,4 +1,4 @@
-"""Meshes with few faces, drawn a tenth as slowly: LIBERO's 1.9 million faces cost far more than its pixels.
+"""Meshes with few faces and small textures, drawn a tenth as slowly: LIBERO has 1.9 million faces and few pixels.
 
 Vertices are clustered on a grid that is made coarser until few faces are left (Rossignac and Borrel 1993); those whose
 surface faces another way are kept apart, or the inside of a bowl would show through. Only lists of faces change, which
@@ -16,6 +16,7 @@ from vla_sim.panda import Doubles
 from vla_sim.rendering import mujoco
 
 _MOST_FACES = 2000
+_TEXELS = 256
 _FINEST_GRID, _COARSEST_GRID, _COARSER = 40, 6, 0.85
 
 Faces = npt.NDArray[np.int64]
@@ -37,6 +38,20 @@ def decimate(model: Any) -> None:
         model.mesh_facenormal[at:end] = model.mesh_facenormal[at : at + count][kept]
         model.mesh_facetexcoord[at:end] = model.mesh_facetexcoord[at : at + count][kept]
         model.mesh_facenum[mesh] = len(kept)
+
+
+def shrink_textures(model: Any) -> None:
+    """Keep every n-th texel of large textures, in place: at 128 px nobody sees them, and they fill the memory."""
+    for texture in range(model.ntex):
+        step = model.tex_width[texture] // _TEXELS
+        if step < 2:
+            continue
+        first, channels = model.tex_adr[texture], model.tex_nchannel[texture]
+        height, width = model.tex_height[texture], model.tex_width[texture]
+        texels = model.tex_data[first : first + height * width * channels].reshape(height, width, channels)
+        small = texels[::step, ::step].copy()
+        model.tex_data[first : first + small.size] = small.ravel()
+        model.tex_height[texture], model.tex_width[texture] = small.shape[:2]
 
 
 def _cluster(vertices: Doubles, faces: Faces) -> tuple[Faces, Faces]:

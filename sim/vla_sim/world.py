@@ -21,7 +21,7 @@ from vla_sim.panda import Doubles
 from vla_sim.shapes import Shapes
 
 CONTROL_RATE_HZ = 20.0
-_LARGEST_IMAGE = 1024
+_LARGEST_IMAGE = 640
 
 
 @dataclass(frozen=True, eq=False)

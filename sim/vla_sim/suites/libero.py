@@ -16,7 +16,7 @@ import numpy as np
 from vla.errors import Missing, UnknownName
 from vla.spec import Camera
 from vla_sim.arm_env import ArmEnv, Task, named, panda_spec
-from vla_sim.decimation import decimate
+from vla_sim.decimation import decimate, shrink_textures
 from vla_sim.libero_expert import PredicateExpert
 from vla_sim.rendering import Look
 from vla_sim.world import Layout, World, quiet
@@ -156,6 +156,7 @@ def _world(file: Path, visual: str) -> World:
     world = World(build)
     if visual == "decimated":
         decimate(world.model)
+        shrink_textures(world.model)
     return world
 
 
