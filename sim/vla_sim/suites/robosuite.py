@@ -20,13 +20,16 @@ from vla_sim.grasps import from_above
 from vla_sim.osc import DOWN, turn_between
 from vla_sim.panda import Doubles
 from vla_sim.rendering import Look
-from vla_sim.waypoints import CLOSE, OPEN, Place, fetch, go, holds, pick_and_place, stay
+from vla_sim.waypoints import CLOSE, OPEN, Place, fetch, go, holds, pick_and_place
 from vla_sim.world import CONTROL_RATE_HZ, World, quiet
 
 SPEC = panda_spec((Camera("agent", 96, 128, crop=(20, 0, 96, 128)), Camera("wrist", 64, 64)))
 
 _LOOK = Look((0, 1, 0, 0, 0, 0), shadows=True, reflections=True)
 _DRAFT = Look((0, 1, 0, 0, 0, 0), samples=0)
+_NEARER_M = 0.06
+"""Than the middle of its bin, where the arm would be stretched."""
+_UP = np.array([0.0, 0.0, 0.1])
 _WORDS = {
     "Lift": "lift the red cube",
     "Stack": "stack the red cube on the green cube",
@@ -47,10 +50,10 @@ class RobosuiteExpert:
         env, body = view.world.env, _object(view)
         if hasattr(env, "cube"):
             if holds(view, body):
-                return go(view, view.tool + np.array([0.0, 0.0, 0.1]), CLOSE)
+                return go(view, view.tool + _UP, CLOSE)
             return fetch(view, from_above(view, body))
-        if view.world.success(view.data):
-            return stay(view, OPEN)
+        if not hasattr(env, "cubeA") and not env.not_in_bin(view.data.xpos[body], env.object_id) and not view.closing:
+            return go(view, view.tool + _UP, OPEN)  # success asks for an empty hand, away
         return pick_and_place(view, body, lambda: from_above(view, body), lambda: _place(view))
 
     def features(self, view: View) -> Floats:
@@ -69,7 +72,8 @@ class RobosuiteExpert:
         ]
         turn = turn_between(DOWN, view.orientation)
         parts = [hand / 0.05, way / 0.05, way / 0.3, turn[:2], scalars, [1.0 - 2.0 * view.steps / view.max_steps]]
-        return np.clip(np.concatenate(parts), -6.0, 6.0).astype(np.float32)
+        features: Floats = np.clip(np.concatenate(parts), -6.0, 6.0).astype(np.float32)
+        return features
 
 
 def _object(view: View) -> int:
@@ -98,7 +102,9 @@ def _place(view: View) -> Place:
     if hasattr(view.world.env, "cubeB"):
         top = float(view.world.shapes.cloud(view.data, view.world.env.cubeB_body_id)[:, 2].max())
         return Place(np.array([*goal[:2], top]), top + 0.05)
-    return Place(goal + np.array([0.0, 0.0, 0.02]), float(goal[2]) + 0.2, near=0.03)
+    outward = goal[:2] - view.world.base[:2]
+    goal[:2] -= _NEARER_M * outward / np.linalg.norm(outward)
+    return Place(goal + np.array([0.0, 0.0, 0.03]), float(goal[2]) + 0.15, near=0.05)
 
 
 class RobosuiteSuite:
