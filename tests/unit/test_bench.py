@@ -75,7 +75,7 @@ def test_a_missed_target_is_exit_code_1(
 def test_an_unknown_name_lists_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "nope"]) == 2
     message = capsys.readouterr().err
-    assert "no benchmark is called 'nope'; there is demo, heads, verification" in message
+    assert "no benchmark is called 'nope'; there is demo, experts, heads, suites, verification" in message
 
 
 def rate(k: int, n: int = 400) -> dict[str, float]:
