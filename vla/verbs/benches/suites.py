@@ -6,6 +6,7 @@ step and builds the scene again at every reset; ours draws when a chunk is due a
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,22 +24,25 @@ SEED = 1_000_000
 
 def measure(args: Args) -> list[Metric]:
     """Episodes an hour of the three, interleaved, and their ratios: medians of the repeats."""
+    from vla_sim.lerobot_libero import lerobot_env
+
     del args
     rng = np.random.default_rng(0)
     actions = rng.normal(0.0, 0.3, (STEPS, 7)).clip(-1, 1).astype(np.float32)
-    runs: dict[str, Callable[[int], None]] = {
-        "LeRobot": _lerobot(actions),
-        "ours, full meshes": _ours("full", actions),
-        "ours, decimated": _ours("decimated", actions),
-    }
-    took: dict[str, list[float]] = {name: [] for name in runs}
-    for run in runs.values():
-        run(0)  # scenes are built and contexts made
-    for repeat in range(REPEATS):
-        for name, run in runs.items():
-            start = time.perf_counter()
-            run(repeat + 1)
-            took[name].append(time.perf_counter() - start)
+    with contextlib.closing(lerobot_env(SUITE, 0, PX)) as theirs:
+        runs: dict[str, Callable[[int], None]] = {
+            "LeRobot": _lerobot(theirs, actions),
+            "ours, full meshes": _ours("full", actions),
+            "ours, decimated": _ours("decimated", actions),
+        }
+        took: dict[str, list[float]] = {name: [] for name in runs}
+        for run in runs.values():
+            run(0)  # scenes are built and contexts made
+        for repeat in range(REPEATS):
+            for name, run in runs.items():
+                start = time.perf_counter()
+                run(repeat + 1)
+                took[name].append(time.perf_counter() - start)
     hourly = {name: 3600 / float(np.median(seconds)) for name, seconds in took.items()}
     rows = [Metric(f"{name}, episodes of {STEPS} steps", rate, "per hour", REPEATS) for name, rate in hourly.items()]
     ratio = {name: rate / hourly["LeRobot"] for name, rate in hourly.items()}
@@ -66,11 +70,7 @@ def _ours(visual: str, actions: Any) -> Callable[[int], None]:
     return episode
 
 
-def _lerobot(actions: Any) -> Callable[[int], None]:
-    from vla_sim.lerobot_libero import lerobot_env
-
-    env = lerobot_env(SUITE, 0, PX)
-
+def _lerobot(env: Any, actions: Any) -> Callable[[int], None]:
     def episode(number: int) -> None:
         env.reset(seed=number)
         for action in actions:
