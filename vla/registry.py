@@ -7,6 +7,7 @@ Looked up in order: the flat folder (`vla/heads/flow.py` is head "flow"), entry 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import importlib.util
 import os
@@ -105,8 +106,14 @@ def open_policy(name: str) -> OpenedPolicy:
 
 
 def suite(name: str) -> Any:
-    """The class of a suite of simulated tasks, e.g. `tabletop`. Raises UnknownName."""
-    return _entry("vla.suites", name)
+    """What makes a suite of simulated tasks, e.g. `tabletop`; `libero_object:decimated` is a variant of one.
+
+    Raises:
+        UnknownName: no such suite, or it has no such variant.
+    """
+    name, _, variants = name.partition(":")
+    found = _entry("vla.suites", name)
+    return functools.partial(found, *variants.split("+")) if variants else found
 
 
 def suites() -> list[str]:

@@ -18,7 +18,7 @@ import numpy as np
 from vla.errors import BadConfig, BadObservation, SpecMismatch
 from vla.types import Floats, Observation
 
-Kind = Literal["absolute", "delta", "velocity"]
+Kind = Literal["absolute", "delta", "offset", "velocity"]
 Rotation = Literal["none", "axis_angle", "rotation_6d", "quaternion_xyzw"]
 Gripper = Literal["none", "width", "positive_open", "positive_close"]
 Method = Literal["quantile", "mean_std"]
@@ -32,15 +32,15 @@ class Dim:
     unit: str
     """SI: "m", "rad", "m/s", or "1"."""
     kind: Kind
-    """A delta is added to the robot's *commanded* value, once a control period."""
+    """Once a control period, a delta is added to the robot's *commanded* value, an offset to its *measured* value."""
     frame: str
     """The frame it is expressed in, or the joint it belongs to; "gripper" for the gripper's opening."""
     low: float
     high: float
     max_rate: float | None = None
-    """Largest change per second [unit/s] that safety lets through; None for deltas, bounded by low and high."""
+    """Largest change per second [unit/s] that safety lets through; None where low and high bound the move."""
     moves: str | None = None
-    """For a delta: the state dimension it moves. Safety keeps that one within its limits."""
+    """For a delta or offset: the state dimension it moves. Safety keeps that one within its limits."""
 
 
 @dataclass(frozen=True)
@@ -118,9 +118,9 @@ class Spec:
                 raise BadConfig(f"spec dimension {dim.name!r}: kind {dim.kind!r} is none of {get_args(Kind)}")
         states = {d.name for d in self.state}
         for dim in self.action:
-            if dim.moves is not None and (dim.kind != "delta" or dim.moves not in states):
+            if dim.moves is not None and (dim.kind not in ("delta", "offset") or dim.moves not in states):
                 raise BadConfig(
-                    f"spec.action {dim.name!r} moves {dim.moves!r}: it must be a delta of a state dimension"
+                    f"spec.action {dim.name!r} moves {dim.moves!r}: it must be a delta or offset of a state dimension"
                 )
         if not (math.isfinite(self.control_rate_hz) and self.control_rate_hz > 0):
             raise BadConfig(f"spec.control_rate_hz must be positive, got {self.control_rate_hz}")

@@ -115,7 +115,8 @@ def drive(env: Env, seed: int, noise: float = _NOISE, bump_rate: float = _BUMP_R
     env.reset(seed)
     rng = np.random.default_rng([seed, _NOISE_STREAM])
     low, high = env.spec.action_low, env.spec.action_high
-    moves = np.array([dim.kind == "delta" for dim in env.spec.action])
+    # Positions are disturbed; an arm that is also twisted meets obstacles its expert cannot plan around.
+    moves = np.array([dim.moves is not None for dim in env.spec.action])
     bump, bump_left = np.zeros(moves.sum()), 0
     while not env.done:
         wish = env.expert()
@@ -134,12 +135,16 @@ def drive(env: Env, seed: int, noise: float = _NOISE, bump_rate: float = _BUMP_R
 
 def demonstrate(env: Env, seed: int, config: CollectConfig) -> Episode | None:
     """One demonstration, or None when the expert failed under the noise."""
-    observations, actions = [], []
+    moments, actions = [], []
     for wish in drive(env, seed, config.noise, config.bump_rate):
-        observations.append(env.observe())
+        moments.append(env.snapshot())
         actions.append(wish)
     if not env.success:
         return None
+    observations = []
+    for moment in moments:  # drawn only now: most of the time goes into pictures, and a failed episode needs none
+        env.restore(moment)
+        observations.append(env.observe())
     images = {name: np.stack([o.images[name] for o in observations]) for name in observations[0].images}
     state = np.stack([o.state for o in observations])
     return Episode(seed, env.task, env.instruction, images, state, np.stack(actions))
@@ -172,5 +177,5 @@ def _jobs(
 
 
 def _demonstrator(config: CollectConfig) -> Callable[[int], Episode | None]:
-    env = registry.suite(config.suite)().make()
+    env = registry.suite(config.suite)().draft()
     return lambda seed: demonstrate(env, seed, config)

@@ -114,6 +114,9 @@ class Suite(Protocol):
     def make(self) -> Env:
         """A new environment; call `reset` before anything else."""
 
+    def draft(self) -> Env:
+        """One that draws as fast as it can, for making data: same physics, same robot, plainer pictures."""
+
     def stage(self) -> Env:
         """One that looks its best and draws slowly: restore another environment's snapshot in it to film that."""
 

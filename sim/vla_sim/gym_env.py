@@ -30,6 +30,7 @@ class SuiteEnv(gymnasium.Env[GymObservation, Floats]):
         self._env: Env = found.make()
         self.render_mode = render_mode
         spec = found.spec
+        self.metadata = SuiteEnv.metadata | {"render_fps": round(spec.control_rate_hz)}
         low, high = (np.array([getattr(d, side) for d in spec.state], np.float32) for side in ("low", "high"))
         images = {c.name: spaces.Box(0, 255, (c.height, c.width, 3), np.uint8) for c in spec.cameras}
         longest = max(map(len, found.instructions))

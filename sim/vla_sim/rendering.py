@@ -1,4 +1,4 @@
-"""MuJoCo without a screen: one renderer a model, size and process, shared by all environments.
+"""MuJoCo without a screen: one OpenGL context a model and process, shared by all environments and image sizes.
 
 Importing this module is how `vla_sim` imports MuJoCo: its GL backend is chosen by environment variables that are read
 once, at import.
@@ -9,12 +9,16 @@ from __future__ import annotations
 import atexit
 import os
 import sys
+from collections import OrderedDict
+from dataclasses import dataclass
 from typing import Any
 
-from vla.errors import Missing
+import numpy as np
+
+from vla.errors import BadConfig, Missing
 from vla.types import Image
 
-__all__ = ["mujoco", "render"]
+__all__ = ["Look", "mujoco", "render"]
 
 if sys.platform == "linux":
     os.environ.setdefault("MUJOCO_GL", "egl")
@@ -30,39 +34,93 @@ except Exception as error:  # ImportError, AttributeError or RuntimeError, depen
     backend = os.environ.get("MUJOCO_GL", "")
     raise Missing(f"MuJoCo cannot be loaded with MUJOCO_GL={backend!r}: {error}. {_HELP}") from error
 
-_renderers: dict[tuple[int, int, int], tuple[Any, Any]] = {}
+_MOST_CANVASES = 24
+"""Kept at a time: each holds a scene's meshes and textures once more."""
 
 
-def render(model: Any, data: Any, camera: str, height: int, width: int) -> Image:
-    """Draw one (height, width, 3) uint8 RGB image of an `mjData` whose positions are up to date.
+@dataclass(frozen=True)
+class Look:
+    """What is drawn, and how well."""
 
-    Raises:
-        Missing: this machine cannot draw; says what to install.
-    """
-    renderer = _renderer(model, height, width)
-    mujoco.mj_camlight(model, data)
-    renderer.update_scene(data, camera)
-    image: Image = renderer.render()
-    return image
+    geom_groups: tuple[int, ...] = (1, 1, 1, 0, 0, 0)
+    """Which of MuJoCo's six groups of geoms are seen."""
+    shadows: bool = False
+    reflections: bool = False
+    samples: int = 4
+    """Samples a pixel."""
 
 
-def _renderer(model: Any, height: int, width: int) -> Any:
-    key = (id(model), height, width)
-    if key not in _renderers:
+class _Canvas:
+    """A model's meshes and textures in OpenGL, to draw images of any size up to the model's offscreen buffer."""
+
+    def __init__(self, model: Any, look: Look) -> None:
+        self.model = model  # held, so that its id stays its own
+        model.vis.quality.offsamples = look.samples  # read once, when the context is made
         try:
-            renderer = mujoco.Renderer(model, height, width)
+            self._gl = mujoco.GLContext(model.vis.global_.offwidth, model.vis.global_.offheight)
+            self._gl.make_current()
+            self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100.value)
         except Exception as error:  # each GL backend raises its own
             backend = os.environ.get("MUJOCO_GL", "")
             raise Missing(f"cannot create an OpenGL context with MUJOCO_GL={backend!r}: {error}. {_HELP}") from error
-        if not _renderers:  # after MuJoCo's own exit handler was registered, so that this one runs before it
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._context)
+        self._scene = mujoco.MjvScene(model, maxgeom=10_000)
+        self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = look.shadows
+        self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = look.reflections
+        self._options = mujoco.MjvOption()
+        self._options.geomgroup[:] = look.geom_groups
+        self._camera = mujoco.MjvCamera()
+        self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
+
+    def draw(self, data: Any, camera: str, height: int, width: int) -> Image:
+        """One image, upright: OpenGL's rows begin at the bottom."""
+        self._gl.make_current()
+        self._camera.fixedcamid = self.model.camera(camera).id
+        everything = mujoco.mjtCatBit.mjCAT_ALL.value
+        mujoco.mjv_updateScene(self.model, data, self._options, None, self._camera, everything, self._scene)
+        whole, image = mujoco.MjrRect(0, 0, width, height), np.empty((height, width, 3), np.uint8)
+        mujoco.mjr_render(whole, self._scene, self._context)
+        mujoco.mjr_readPixels(image, None, whole, self._context)
+        return np.ascontiguousarray(image[::-1])
+
+    def close(self) -> None:
+        """Give back what it holds."""
+        self._gl.make_current()
+        self._context.free()
+        self._gl.free()
+
+
+_canvases: OrderedDict[tuple[int, Look], _Canvas] = OrderedDict()
+
+
+def render(model: Any, data: Any, camera: str, height: int, width: int, look: Look = Look()) -> Image:
+    """Draw one upright (height, width, 3) uint8 RGB image of an `mjData` whose positions are up to date.
+
+    Raises:
+        Missing: this machine cannot draw; says what to install.
+        BadConfig: the image is larger than the model's offscreen buffer.
+    """
+    most = model.vis.global_
+    if height > most.offheight or width > most.offwidth:
+        raise BadConfig(f"images may be up to {most.offheight} x {most.offwidth} here, not {height} x {width}")
+    mujoco.mj_camlight(model, data)
+    return _canvas(model, look).draw(data, camera, height, width)
+
+
+def _canvas(model: Any, look: Look) -> _Canvas:
+    key = (id(model), look)
+    if key not in _canvases:
+        canvas = _Canvas(model, look)
+        if not _canvases:  # after MuJoCo's own exit handler was registered, so that this one runs before it
             atexit.register(_close)
-        renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = False
-        renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = False
-        _renderers[key] = (renderer, model)  # the model too, so that its id stays its own
-    return _renderers[key][0]
+        _canvases[key] = canvas
+        if len(_canvases) > _MOST_CANVASES:
+            _canvases.popitem(last=False)[1].close()
+    _canvases.move_to_end(key)
+    return _canvases[key]
 
 
 def _close() -> None:
     """Free GL contexts while the display is still open; later each of them complains."""
-    while _renderers:
-        _renderers.popitem()[1][0].close()
+    while _canvases:
+        _canvases.popitem()[1].close()

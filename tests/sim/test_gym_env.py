@@ -28,3 +28,16 @@ def test_the_expert_earns_the_reward_and_waiting_truncates() -> None:
         _, reward, terminated, truncated, info = env.step(env.action_space.low * 0)
         assert not terminated
     assert info["failure"] == "timeout"
+
+
+def test_a_suite_of_robosuite_passes_it_too_and_its_expert_is_paid() -> None:
+    env = SuiteEnv("lift", render_mode="rgb_array")
+    check_env(env)
+    env.reset(seed=78_000)
+    rewards, over = [], False
+    while not over:
+        _, reward, terminated, truncated, _ = env.step(env._env.expert())
+        rewards.append(reward)
+        over = terminated or truncated
+    assert (sum(rewards), terminated) == (1.0, True)
+    assert env.metadata["render_fps"] == 20

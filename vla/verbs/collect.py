@@ -17,8 +17,10 @@ class Args:
     """Suite of simulated tasks; `vla list` shows them."""
     episodes: int = 1000
     """Successful demonstrations to end up with."""
-    out: Path = Path("datasets/tabletop")
-    """The dataset's folder."""
+    demos: int | None = None
+    """The same, as a number for each of the suite's tasks; overrides `--episodes`."""
+    out: Path | None = None
+    """The dataset's folder; datasets/SUITE when none is given."""
     seed: int = 0
     """First seed; each episode uses up one."""
     noise: float = 0.25
@@ -29,13 +31,14 @@ class Args:
 
 def main(args: Args) -> int:
     """Collect, with a progress bar."""
+    from vla import registry
     from vla.progress import bar
     from vla_sim.collect import CollectConfig, collect
 
-    config = CollectConfig(args.suite, args.episodes, args.seed, args.noise)
+    episodes = args.episodes if args.demos is None else args.demos * len(registry.suite(args.suite)().tasks)
+    config = CollectConfig(args.suite, episodes, args.seed, args.noise)
+    out = Path("datasets") / args.suite if args.out is None else args.out
     with bar("collect") as show:
-        done = collect(
-            config, args.out, args.workers, lambda count, total: show(count / total, f"{count}/{total} episodes")
-        )
-    print(f"{args.out}: {done.episodes} episodes, {done.frames} frames; {done.tried} seeds tried")
+        done = collect(config, out, args.workers, lambda count, total: show(count / total, f"{count}/{total} episodes"))
+    print(f"{out}: {done.episodes} episodes, {done.frames} frames; {done.tried} seeds tried")
     return 0

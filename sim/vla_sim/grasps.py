@@ -1,0 +1,99 @@
+"""Where to take hold of an object: the narrowest side that fits, or a point of a rim, where nothing is in the way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from vla_sim.arm_env import View
+from vla_sim.osc import DOWN
+from vla_sim.panda import Doubles
+
+_WIDEST_M = 0.068
+"""Of what the open fingers take with some room."""
+_FINGERTIP_M = 0.011
+"""From the tool point down to the fingertips."""
+EASY_REACH_M = 0.68
+"""From the base in x and y; a tool that points down gets stuck at a straight elbow some 10 cm farther."""
+_REACH_M = 0.2
+"""Only obstacles this near in x and y are looked at."""
+
+
+@dataclass(frozen=True, eq=False)
+class Grasp:
+    """Where the tool is when the fingers close, in the world."""
+
+    position: Doubles
+    """(3,) [m]."""
+    orientation: Doubles
+    """(3, 3)."""
+    top: float
+    """Height of the object's top [m]."""
+
+
+def facing_down(yaw: float) -> Doubles:
+    """(3, 3) orientation of a tool that points down, its closing axis turned from the world's y by a yaw [rad]."""
+    cos, sin = np.cos(yaw), np.sin(yaw)
+    turned: Doubles = np.array([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]]) @ DOWN
+    return turned
+
+
+def from_above(view: View, body: int) -> Grasp:
+    """Across the narrowest side, fingers as low as they go on something flat, below the top of something tall."""
+    cloud = view.world.shapes.cloud(view.data, body)
+    low, high = cloud[:, 2].min(), cloud[:, 2].max()
+    deep = min((low + high) / 2, high - 0.012) if high - low < 0.05 else high - 0.035
+    z = max(low + _FINGERTIP_M, deep)
+    yaws = np.deg2rad(np.arange(-85, 91, 5))
+    across = np.stack([-np.sin(yaws), np.cos(yaws)], 1)
+    along = np.stack([np.cos(yaws), np.sin(yaws)], 1)
+    p, q = across @ cloud[:, :2].T, along @ cloud[:, :2].T
+    width, length = np.ptp(p, axis=1), np.ptp(q, axis=1)
+    middle = across * ((p.max(1) + p.min(1)) / 2)[:, None] + along * ((q.max(1) + q.min(1)) / 2)[:, None]
+    yaw_now = _yaw(view.orientation)
+    cost = width + 0.015 * np.abs(yaws) + 10 * np.maximum(0, width - _WIDEST_M) + 0.005 * np.abs(yaws - yaw_now)
+    shifts = np.array([0.0, 0.012, -0.012, 0.024, -0.024])
+    centres = middle[:, None] + along[:, None] * shifts[:, None]
+    total = cost[:, None] + 0.3 * np.abs(shifts) + _blocked(view, body, yaws, centres, z)
+    total[(np.abs(shifts) > length[:, None] / 2 - 0.012) & (shifts != 0)] = np.inf
+    yaw, shift = np.unravel_index(int(total.argmin()), total.shape)
+    return Grasp(np.array([*centres[yaw, shift], z]), facing_down(yaws[yaw]), float(high))
+
+
+def by_the_rim(view: View, body: int, above_bottom: float | None = None) -> Grasp:
+    """One finger inside, one outside, 2 cm below the rim or at a height above the object's bottom [m]."""
+    cloud = view.world.shapes.cloud(view.data, body)
+    low, high = cloud.min(0), cloud.max(0)
+    middle, radius = (low[:2] + high[:2]) / 2, float((high - low)[:2].mean() / 2)
+    z = float(high[2] - 0.02 if above_bottom is None else low[2] + above_bottom)
+    yaws = np.deg2rad(np.arange(-80, 81, 10))
+    across = np.stack([-np.sin(yaws), np.cos(yaws)], 1)
+    centres = middle + (radius - 0.004) * np.stack([across, -across], 1)
+    far = np.linalg.norm(centres - view.tool[:2], axis=2)
+    stretch = np.linalg.norm(centres - view.world.base[:2], axis=2) - EASY_REACH_M
+    total = 0.02 * np.abs(yaws)[:, None] + 0.05 * far + 2.0 * np.maximum(0.0, stretch)
+    total += _blocked(view, body, yaws, centres, z)
+    yaw, side = np.unravel_index(int(total.argmin()), total.shape)
+    return Grasp(np.array([*centres[yaw, side], z]), facing_down(yaws[yaw]), float(high[2]))
+
+
+def _blocked(view: View, body: int, yaws: Doubles, centres: Doubles, z: float) -> Doubles:
+    """(Y, C) penalty for what would be in the way of the open fingers or of the hand, at centres (Y, C, 2)."""
+    points = view.world.shapes.obstacles(view.data, body)
+    near = np.abs(points[:, :2] - centres.mean((0, 1))).max(1) < _REACH_M
+    points = points[near & (points[:, 2] > z - 0.014)]
+    off = points[:, :2] - centres[:, :, None]
+    cos, sin = np.cos(yaws)[:, None, None], np.sin(yaws)[:, None, None]
+    across = np.abs(off[..., 1] * cos - off[..., 0] * sin)
+    along = np.abs(off[..., 0] * cos + off[..., 1] * sin)
+    above = points[:, 2] - z
+    fingers = (along < 0.016) & (across > 0.028) & (across < 0.066) & (above < 0.06)
+    hand = (along < 0.036) & (across < 0.108) & (above > 0.045) & (above < 0.2)
+    hits = fingers.sum(2) + hand.sum(2)
+    return np.where(hits > 0, 0.15 + 0.004 * np.minimum(hits, 25), 0.0)
+
+
+def _yaw(orientation: Doubles) -> float:
+    """How far the closing axis, the tool's x, is turned from the world's y [rad]."""
+    return float(np.arctan2(-orientation[0, 0], orientation[1, 0]))

@@ -1,0 +1,142 @@
+"""LIBERO's scripted expert: a problem's goal predicates, one after another, in the grammar of `waypoints`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from vla.types import Floats
+from vla_sim.arm_env import View
+from vla_sim.articulated import drawer_of, pull_open, push_shut, turn_knob
+from vla_sim.grasps import Grasp, by_the_rim, from_above
+from vla_sim.osc import DOWN, turn_between
+from vla_sim.panda import Doubles
+from vla_sim.rendering import mujoco
+from vla_sim.waypoints import OPEN, Place, holds, pick_and_place, stay
+
+_LIMIT = 6.0
+_ORDER = {"open": 0, "turnon": 1, "close": 3}
+"""What is done first; putting comes third."""
+_OPENED_M = 0.12
+"""A drawer this far open takes a bowl."""
+_RIMMED = ("bowl", "plate")
+
+
+@dataclass(frozen=True)
+class PredicateExpert:
+    """Does what does not hold yet."""
+
+    goals: Sequence[Sequence[str]]
+    """As LIBERO parses them, such as ("in", "milk_1", "basket_1_contain_region")."""
+
+    def action(self, view: View) -> Floats:
+        """(7,) towards the first goal that is unmet."""
+        unmet = view.world.unmet(view.data, self.goals)
+        if not unmet:
+            return stay(view, OPEN)
+        goal = min(unmet, key=lambda one: _ORDER.get(one[0], 2))
+        if goal[0] == "open":
+            return pull_open(view, drawer_of(view, _slide(view, goal[1])))
+        if goal[0] == "close":
+            return push_shut(view, drawer_of(view, _slide(view, goal[1])))
+        if goal[0] == "turnon":
+            return turn_knob(view, view.world.env.get_object(goal[1]).joints[0])
+        return _put(view, goal[1], goal[2])
+
+    def features(self, view: View) -> Floats:
+        """(26,) distances in units that matter to the task, what the gripper holds, progress, time."""
+        unmet = view.world.unmet(view.data, self.goals)
+        goal = (unmet or self.goals)[0]
+        thing = _at(view, goal[1])
+        to = _at(view, goal[2]) if len(goal) == 3 else thing
+        body = view.world.env.obj_body_id.get(goal[1], 0)
+        touching = view.world.shapes.fingers_on(view.data, body) if body else 0
+        hand, way = view.tool - thing, thing - to
+        features = np.concatenate(
+            [
+                hand / 0.05,
+                way / 0.05,
+                way / 0.3,
+                turn_between(DOWN, view.orientation),
+                [
+                    float(np.linalg.norm(hand)) / 0.05,
+                    float(np.hypot(*way[:2])) / 0.05,
+                    np.exp(-float(hand @ hand) / 0.02**2),
+                    np.exp(-float(way[:2] @ way[:2]) / 0.03**2),
+                    view.width / 0.04 - 1.0,
+                    view.width_speed / 0.1,
+                    view.grip,
+                    float(view.closing),
+                    touching / 2.0,
+                    float(holds(view, body)) if body else 0.0,
+                    view.data.cvel[body][5] / 0.2,
+                    _joint(view, goal[1]) / 0.1,
+                    float(len(unmet)),
+                    1.0 - 2.0 * view.steps / view.max_steps,
+                ],
+            ]
+        )
+        return np.clip(features, -_LIMIT, _LIMIT).astype(np.float32)
+
+
+def _put(view: View, thing: str, to: str) -> Floats:
+    body = body_of(view, thing)
+    joint = _slide(view, to)
+    if joint and not holds(view, body):
+        drawer = drawer_of(view, joint)
+        if drawer.opened < _OPENED_M:
+            return pull_open(view, drawer)
+    return pick_and_place(view, body, lambda: grasp_of(view, thing), lambda: place_of(view, thing, to))
+
+
+def body_of(view: View, name: str) -> int:
+    """MuJoCo's number of a LIBERO object's root body."""
+    return int(view.world.env.obj_body_id[name])
+
+
+def grasp_of(view: View, thing: str) -> Grasp:
+    """Bowls by the rim, plates by the rim from below it, the rest from above."""
+    body = body_of(view, thing)
+    if "plate" in thing:
+        return by_the_rim(view, body, 0.012)
+    return by_the_rim(view, body) if any(word in thing for word in _RIMMED) else from_above(view, body)
+
+
+def _slide(view: View, region: str) -> str:
+    """The sliding joint of a drawer's region; "" for what is no drawer."""
+    site = view.world.env.object_sites_dict.get(region)
+    joints = () if site is None or site.joints is None else site.joints
+    sliding = [j for j in joints if view.world.model.joint(j).type[0] == mujoco.mjtJoint.mjJNT_SLIDE]
+    return sliding[0] if sliding else ""
+
+
+def place_of(view: View, thing: str, to: str) -> Place:
+    """Where an "in" or "on" wants a thing."""
+    if "basket" in to:
+        basket = body_of(view, to.removesuffix("_contain_region"))
+        rim = float(view.world.shapes.cloud(view.data, basket)[:, 2].max())
+        return Place(np.array([*_at(view, to)[:2], rim - 0.04]), rim + 0.035)
+    target = _at(view, to)
+    if to not in view.world.env.obj_body_id:
+        height = float(target[2]) + 0.01
+    else:
+        cloud = view.world.shapes.cloud(view.data, body_of(view, to))
+        height = float(cloud[:, 2].min()) + 0.03 if "bowl" in to else float(cloud[:, 2].max())
+    # A stretched arm cannot lift far: carry low, come down early.
+    return Place(np.array([*target[:2], height]), height + (0.03 if "plate" in thing else 0.06), near=0.035)
+
+
+def _at(view: View, name: str) -> Doubles:
+    """(3,) position of an object or of a region."""
+    if name in view.world.env.obj_body_id:
+        return np.array(view.data.xpos[body_of(view, name)])
+    return np.array(view.data.site(name).xpos)
+
+
+def _joint(view: View, name: str) -> float:
+    """How far the drawer, door or knob of that name is from where it rests; 0 for what has none [m or rad]."""
+    joints = getattr(view.world.env.get_object(name), "joints", ())
+    hinges = [view.world.model.joint(joint) for joint in joints]
+    return float(sum(view.data.qpos[hinge.qposadr[0]] for hinge in hinges if hinge.type[0] != 0))

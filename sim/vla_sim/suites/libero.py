@@ -1,0 +1,167 @@
+"""LIBERO: spatial, object, goal, 10 and 90, with the official task files, initial states and meshes, offline.
+
+An episode is a task and a layout. Seeds from 1,000,000 on are the official initial states, task by task in turn, the
+fixtures where seed 0 puts them; below, a seed draws its own layout from the task's placement rules, so that no
+demonstration shares its layout with an evaluation. LIBERO-PRO's perturbations are variants: `libero_object:swap`.
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vla.errors import Missing, UnknownName
+from vla.spec import Camera
+from vla_sim.arm_env import ArmEnv, Task, named, panda_spec
+from vla_sim.decimation import decimate, shrink_textures
+from vla_sim.libero_expert import PredicateExpert
+from vla_sim.rendering import Look
+from vla_sim.world import Layout, World, quiet
+
+OFFICIAL = 1_000_000
+"""Seeds from here on are official initial states."""
+SPEC = panda_spec((Camera("agent", 96, 128, crop=(20, 0, 96, 128)), Camera("wrist", 64, 64)))
+"""The agent's camera loses sky and floor, not one object."""
+
+_MAX_STEPS = {"libero_spatial": 280, "libero_object": 280, "libero_goal": 300, "libero_10": 520, "libero_90": 400}
+"""The limits LeRobot evaluates with."""
+_VISUAL_MESHES = (0, 1, 0, 0, 0, 0)
+_LOOKS = {
+    "full": Look(_VISUAL_MESHES, shadows=True, reflections=True),
+    "decimated": Look(_VISUAL_MESHES, samples=0),
+}
+PERTURBATIONS = {"language": "lan", "object": "object", "swap": "swap", "task": "task"}
+"""LIBERO-PRO's changes to spatial, object, goal and 10, and how its folders call them: other words, other looks of the
+objects, places exchanged, another goal in the same scene."""
+_WORLDS = 12
+"""Compiled scenes kept in a process, each some 300 MB."""
+
+
+class LiberoSuite:
+    """One of the five."""
+
+    film_camera = "agent"
+
+    def __init__(self, name: str, *variants: str) -> None:
+        """`variants` may name a visual mode, "full" (official, the default) or "decimated", and a perturbation.
+
+        Raises:
+            UnknownName: no such variant, or two of a kind.
+        """
+        looks = [v for v in variants if v in _LOOKS]
+        changes = [v for v in variants if v in PERTURBATIONS]
+        known = (*_LOOKS, *PERTURBATIONS)
+        if len(looks) + len(changes) < len(variants) or len(looks) > 1 or len(changes) > 1:
+            raise UnknownName(f"suite {name} has no variant {'+'.join(variants)!r}; there is {', '.join(known)}")
+        self.name = name
+        self.spec = SPEC
+        self._visual, self._change = (looks or ["full"])[0], changes
+        found = _tasks(name, "".join(changes), self._visual)
+        self._tasks = found
+        self.skills = tuple(sorted({task.skill for task in found.values()}))
+        self.tasks = tuple(found)
+        self.instructions = tuple(task.instruction for task in found.values())
+
+    def make(self) -> ArmEnv:
+        """A new environment; call `reset` before anything else."""
+        return ArmEnv(self.name, self.spec, self._task, _LOOKS[self._visual])
+
+    def draft(self) -> ArmEnv:
+        """The same physics with decimated meshes: some ten times as many images a second."""
+        return LiberoSuite(self.name, "decimated", *self._change).make()
+
+    def stage(self) -> ArmEnv:
+        """The official meshes."""
+        return LiberoSuite(self.name, "full", *self._change).make()
+
+    def other_instruction(self, task: str, seed: int) -> str:
+        """The sentence of another task of the suite."""
+        others = [t.instruction for t in self._tasks.values() if t.instruction != self._tasks[task].instruction]
+        return others[np.random.default_rng([seed, 11]).integers(len(others))]
+
+    def _task(self, seed: int, name: str | None) -> Task:
+        return named(self._tasks, self.name, name if name is not None else self.tasks[seed % len(self.tasks)])
+
+
+@functools.cache
+def _tasks(suite: str, variant: str, visual: str) -> dict[str, Task]:
+    """Every task by its official name, in the official order."""
+    with quiet():
+        try:
+            from libero.libero import benchmark
+        except ImportError as error:
+            raise Missing(f"LIBERO is not installed ({error}): pip install 'vla-stack[libero]'") from error
+        problems = benchmark.get_benchmark(suite)(task_order_index=0).tasks
+    return {problem.name: _task_of(suite, len(problems), problem, variant, visual) for problem in problems}
+
+
+def _task_of(suite: str, n_tasks: int, problem: Any, variant: str, visual: str) -> Task:
+    from libero.libero import get_libero_path
+
+    folder = f"{problem.problem_folder}_{PERTURBATIONS[variant]}" if variant else problem.problem_folder
+    file = Path(get_libero_path("bddl_files")) / folder / problem.bddl_file
+    states = Path(get_libero_path("init_states")) / folder / f"{problem.init_states_file}.npz"
+    if missing := [path.name for path in (file, states) if not path.is_file()]:
+        raise Missing(
+            f"{suite}:{variant}: {missing} is not installed: spatial, object, goal and 10 alone are perturbed"
+        )
+    with quiet():
+        from libero.libero.envs.bddl_utils import robosuite_parse_problem
+
+        parsed = robosuite_parse_problem(str(file))
+    goals = tuple(tuple(goal) for goal in parsed["goal_state"])
+    said = " ".join(parsed["language_instruction"]).lower() if variant else problem.language
+
+    def layout(world: World, seed: int) -> Layout:
+        return _official(world, states, (seed - OFFICIAL) // n_tasks) if seed >= OFFICIAL else world.draw(seed)
+
+    world = functools.partial(_world, file, visual)
+    skill = "several" if len(goals) > 1 else _SKILL.get(goals[0][0], "put")
+    return Task(problem.name, skill, said, world, layout, PredicateExpert(goals), _MAX_STEPS[suite])
+
+
+_SKILL = {"in": "put", "on": "put", "open": "open", "close": "close", "turnon": "turn", "turnoff": "turn"}
+
+
+def _official(world: World, file: Path, number: int) -> Layout:
+    """One of a task's official initial states: time, then qpos, then qvel."""
+    states = _states(file)
+    state = states[number % len(states)]
+    nq, nv = world.model.nq, world.model.nv
+    return Layout(state[1 : 1 + nq], state[1 + nq : 1 + nq + nv], world.first.fixtures)
+
+
+@functools.cache
+def _states(file: Path) -> Any:
+    with np.load(file, allow_pickle=False) as archive:
+        return archive["states"]
+
+
+@functools.lru_cache(maxsize=_WORLDS)
+def _world(file: Path, visual: str) -> World:
+    def build() -> Any:
+        from libero.libero.envs.env_wrapper import ControlEnv
+
+        return ControlEnv(
+            bddl_file_name=str(file),
+            use_camera_obs=False,
+            has_offscreen_renderer=False,
+            hard_reset=False,
+            ignore_done=True,
+        ).env
+
+    world = World(build)
+    if visual == "decimated":
+        decimate(world.model)
+        shrink_textures(world.model)
+    return world
+
+
+LiberoSpatial = functools.partial(LiberoSuite, "libero_spatial")
+LiberoObject = functools.partial(LiberoSuite, "libero_object")
+LiberoGoal = functools.partial(LiberoSuite, "libero_goal")
+Libero10 = functools.partial(LiberoSuite, "libero_10")
+Libero90 = functools.partial(LiberoSuite, "libero_90")

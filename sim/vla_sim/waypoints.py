@@ -1,0 +1,170 @@
+"""The grammar scripted experts are written in: pick and place, open and close, turn, push, each from the present alone.
+
+No skill keeps a memory: what to do next follows from where things are, what the fingers touch and what the gripper was
+last told. So an expert can be asked in any state (DAgger, recoveries after a bump), and a policy that sees one frame
+can imitate it. Positions are in the world [m]; an action is (7,): move [m], turn [rad], close.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from vla.types import Floats
+from vla_sim.arm_env import View
+from vla_sim.grasps import Grasp, facing_down
+from vla_sim.osc import DOWN, MOVE_M, turn_between
+from vla_sim.panda import Doubles
+
+OPEN, CLOSE = -1.0, 1.0
+
+_GAIN = 1.5
+_MAX_TURN_RAD = 0.25
+_CLEAR_M = 0.06
+"""How far above an object the tool travels."""
+_NEAR_M, _ON_M = 0.012, 0.006
+"""Close enough to come down; close enough to close."""
+_ALIGNED_RAD = 0.12
+_UPRIGHT = 0.85
+"""Cosine of the tilt up to which a tool points down."""
+_HIGHEST_M = 0.35
+"""Above its goal that an object is lifted over what is near: a neighbour caught along with it never gets lower."""
+_RELEASE_M = 0.02
+"""Close enough to let go, in x and y."""
+_SHUT = 0.9
+"""Commanded closing from which the fingers have met what they will meet."""
+_RESTING_M_S = 0.05
+_EMPTY_M = 0.002
+"""Closed fingers nearer than this hold nothing."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an object is to go."""
+
+    position: Doubles
+    """(3,) its body's x and y, and the height of its lowest point when it is let go."""
+    carry: float
+    """Height of its lowest point on the way there."""
+    near: float = 0.012
+    """Close enough in x and y to come down."""
+
+
+def go(view: View, position: Doubles, close: float, orientation: Doubles = DOWN) -> Floats:
+    """One step towards a pose, as fast as it may."""
+    move = (position - view.tool) * _GAIN
+    move *= min(1.0, MOVE_M / max(np.abs(move).max(), 1e-9))
+    turn = turn_between(view.orientation, orientation) * _GAIN
+    turn *= min(1.0, _MAX_TURN_RAD / max(np.abs(turn).max(), 1e-9))
+    return np.array([*move, *turn, close], np.float32)
+
+
+def stay(view: View, close: float, orientation: Doubles | None = None) -> Floats:
+    """Do nothing but open or close."""
+    return go(view, view.tool, close, view.orientation if orientation is None else orientation)
+
+
+def is_shut(view: View) -> bool:
+    """The fingers were told to close and have come to rest: they lag behind the command by several periods."""
+    return view.closing and view.grip > _SHUT and view.width_speed > -_RESTING_M_S
+
+
+def holds(view: View, body: int) -> bool:
+    """The closed fingers have something between them, and it is this body."""
+    return bool(is_shut(view) and view.width > _EMPTY_M and view.world.shapes.fingers_on(view.data, body))
+
+
+def pick_and_place(view: View, body: int, grasp: Callable[[], Grasp], place: Callable[[], Place]) -> Floats:
+    """Bring a body somewhere and let go. `grasp` and `place` are asked only when they are needed."""
+    if not view.closing and view.grip > -_SHUT and view.world.shapes.fingers_on(view.data, body):
+        return stay(view, OPEN)  # it was just let go
+    if holds(view, body):
+        return _carry(view, body, place())
+    return fetch(view, grasp())
+
+
+def grasp_on(view: View, position: Doubles, orientation: Doubles) -> bool:
+    """It is time to close: the open tool is where it should be, or the fingers are closing there already."""
+    away, above = _offset(view, position)
+    if view.closing:
+        return not is_shut(view) and away < 0.025 and abs(above) < 0.02
+    turn = float(np.linalg.norm(turn_between(view.orientation, orientation)))
+    return away < _ON_M and abs(above) < _ON_M and turn < _ALIGNED_RAD
+
+
+def fetch(view: View, grasp: Grasp) -> Floats:
+    """Fly over, turn, come down with open fingers, and close."""
+    if -view.orientation[2, 2] < _UPRIGHT:
+        return _withdraw(view)
+    if grasp_on(view, grasp.position, grasp.orientation):
+        return stay(view, CLOSE, grasp.orientation)
+    away, above = _offset(view, grasp.position)
+    turn = float(np.linalg.norm(turn_between(view.orientation, grasp.orientation)))
+    hover = max(grasp.top + _CLEAR_M, grasp.position[2] + _CLEAR_M + 0.01) - grasp.position[2]
+    height = hover if turn > 0.2 or view.grip > -_SHUT else min(hover, max(0.0, away - _NEAR_M) * 5.0)
+    if view.closing or (view.grip > -_SHUT and above < 0.03):
+        height = hover  # it closed on nothing: up, and again
+    return _fly(view, grasp.position + np.array([0.0, 0.0, height]), hover + grasp.position[2], OPEN, grasp.orientation)
+
+
+def _withdraw(view: View) -> Floats:
+    """A tool that reached forward: back out of where it is, then up and upright."""
+    back = -view.orientation[:, 2]
+    if view.grip > -_SHUT:
+        return stay(view, OPEN)
+    points = view.world.shapes.obstacles(view.data)
+    if len(points) and np.linalg.norm(points - view.tool, axis=1).min() < 0.09:
+        return go(view, view.tool + 0.06 * back + np.array([0.0, 0.0, 0.03]), OPEN, view.orientation)
+    return go(view, view.tool + np.array([0.0, 0.0, 0.04]), OPEN, _upright(view.orientation))
+
+
+def _carry(view: View, body: int, place: Place) -> Floats:
+    cloud = view.world.shapes.cloud(view.data, body)
+    bottom = float(cloud[:, 2].min())
+    off = place.position[:2] - view.data.xpos[body][:2]
+    away = float(np.hypot(*off))
+    orientation = _upright(view.orientation)
+    above = bottom - place.position[2]
+    sinking = abs(float(view.data.cvel[body][5])) > 0.02
+    if away < _RELEASE_M and (above < 0.01 or (above < 0.03 and not sinking)):
+        return stay(view, OPEN)
+    if away < place.near or (away < place.near + 0.006 and above < 0.5 * (place.carry - place.position[2])):
+        drop = place.position[2] - bottom
+        return go(view, view.tool + np.array([*off, drop]), CLOSE, orientation)
+    over = min(_tops_near(view, body) + 0.02, place.position[2] + _HIGHEST_M) if away > 0.05 else -np.inf
+    lift = max(place.carry, over) - bottom
+    sideways = 1.0 if lift < 0.01 else max(0.0, 1.0 - (lift - 0.01) / 0.02)
+    return go(view, view.tool + np.array([*(off * sideways), max(lift, -0.03)]), CLOSE, orientation)
+
+
+def _fly(view: View, goal: Doubles, hover: float, close: float, orientation: Doubles) -> Floats:
+    """Towards a goal; low and far from it, up first."""
+    away, _ = _offset(view, goal)
+    position = goal.copy()
+    if away > 0.05:
+        clear = max(hover, _tops_near(view) + _CLEAR_M) if view.tool[2] < hover + 0.1 else hover
+        sideways = np.clip((view.tool[2] - clear + 0.05) / 0.03, 0.0, 1.0)
+        position[:2] = view.tool[:2] + (goal[:2] - view.tool[:2]) * sideways
+        position[2] = max(goal[2], clear)
+    return go(view, position, close, orientation)
+
+
+def _tops_near(view: View, body: int | None = None) -> float:
+    """Height of the highest obstacle within a hand's breadth of the tool, or of a body that it holds."""
+    points = view.world.shapes.obstacles(view.data, body)
+    centre = view.tool if body is None else view.data.xpos[body]
+    near = np.abs(points[:, :2] - centre[:2]).max(1) < 0.08
+    return float(points[near, 2].max()) if near.any() else -np.inf
+
+
+def _offset(view: View, goal: Doubles) -> tuple[float, float]:
+    """How far the tool is beside a goal, and how far above it [m]."""
+    off = view.tool - goal
+    return float(np.hypot(*off[:2])), float(off[2])
+
+
+def _upright(orientation: Doubles) -> Doubles:
+    """The same yaw, pointing straight down."""
+    return facing_down(float(np.arctan2(-orientation[0, 0], orientation[1, 0])))
