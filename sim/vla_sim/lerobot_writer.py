@@ -28,6 +28,10 @@ from vla_sim.lerobot_stats import image_statistics, pool, statistics
 _DATA = "data/chunk-000/file-{:03d}.parquet"
 _EPISODES = "meta/episodes/chunk-000/file-{:03d}.parquet"
 _VIDEO = "videos/{}/chunk-000/file-{:03d}.mp4"
+_PART = ".part"
+"""Where a shard is written before it is moved into place."""
+_META = ("meta/tasks.parquet", "meta/stats.json", "spec.json")
+"""What the first shard may leave behind when it is cut off; written anew with the next."""
 _MAX_SHARDS = 1000
 _COUNTERS = ("timestamp", "frame_index", "episode_index", "index", "task_index")
 
@@ -72,18 +76,24 @@ class LeRobotWriter:
             try:
                 have = json.loads(info.read_text())
                 require_match(Spec.load(root / "spec.json"), spec, f"the dataset {root}", "this suite")
-                while len(self.seeds) < have["total_episodes"]:
-                    table = pq.read_table(root / _EPISODES.format(self._shards), columns=["seed"])
-                    self.seeds += table["seed"].to_pylist()
+                rows: list[dict[str, Any]] = []
+                while len(rows) < have["total_episodes"]:
+                    rows += pq.read_table(root / _EPISODES.format(self._shards)).to_pylist()
                     self._shards += 1
+                self.seeds = [row["seed"] for row in rows]
                 self.frames = int(have["total_frames"])
                 self._instructions = pq.read_table(root / "meta" / "tasks.parquet")["task"].to_pylist()
-                self._stats = json.loads((root / "meta" / "stats.json").read_text())
+                # Not from stats.json: a kill may have come between that file and info.json, which decides.
+                self._stats = pool([_statistics_of(row) for row in rows])
             except (OSError, ValueError, KeyError) as error:
                 raise BadDataset(f"{root} cannot be continued: {error}. Remove it and collect again.") from error
             self._remove_strays()
-        elif root.exists() and any(root.iterdir()):
-            raise BadConfig(f"{root} is not empty and holds no dataset; choose another folder")
+        elif root.exists():
+            if (root / _PART).is_dir():  # killed while it wrote the first shard
+                self._remove_strays()
+            files = (path.relative_to(root) for path in root.rglob("*") if path.is_file())
+            if any(file.as_posix() not in _META and file.suffix != ".part" for file in files):
+                raise BadConfig(f"{root} is not empty and holds no dataset; choose another folder")
 
     def add(self, episodes: Sequence[Episode]) -> None:
         """Write one shard.
@@ -93,13 +103,13 @@ class LeRobotWriter:
         """
         if self._shards == _MAX_SHARDS:
             raise BadConfig(f"{self._root} holds {_MAX_SHARDS} shards, as many as one chunk of the format may")
-        part = self._root / ".part"
+        part = self._root / _PART
         try:
             shutil.rmtree(part, ignore_errors=True)
             part.mkdir(parents=True)
             self._write(part, episodes)
         except OSError as error:
-            shutil.rmtree(part, ignore_errors=True)
+            self._remove_strays()
             raise Missing(
                 f"cannot write to {self._root}: {error.strerror or error}. The {len(self.seeds)} episodes saved before "
                 "are intact and loadable; free some space and run the same command to go on."
@@ -126,13 +136,13 @@ class LeRobotWriter:
             path = self._root / place
             path.parent.mkdir(parents=True, exist_ok=True)
             (part / written).replace(path)
-        part.rmdir()
         pooled = pool([self._stats, *stats] if self._stats else stats)
         write_json(self._root / "meta" / "stats.json", pooled)
-        self._spec.save(self._root / "spec.json")
+        write_json(self._root / "spec.json", self._spec.to_json())
         frames = self.frames + sum(len(e.action) for e in episodes)
         n_episodes = len(self.seeds) + len(episodes)
         write_json(self._root / "meta" / "info.json", self._info(n_episodes, frames, len(instructions)))
+        part.rmdir()  # only now: it tells a shard that was cut off from a folder that is somebody else's
         self._instructions, self._stats, self.frames, self._shards = instructions, pooled, frames, shard + 1
         self.seeds.extend(e.seed for e in episodes)
 
@@ -231,10 +241,20 @@ class LeRobotWriter:
 
     def _remove_strays(self) -> None:
         """Files of a shard that a kill left half in place: they are not counted in info.json."""
-        shutil.rmtree(self._root / ".part", ignore_errors=True)
+        shutil.rmtree(self._root / _PART, ignore_errors=True)
         keys = [f"observation.images.{c.name}" for c in self._spec.cameras]
         for pattern in (_DATA, _EPISODES, *(_VIDEO.replace("{}", key, 1) for key in keys)):
             (self._root / pattern.format(self._shards)).unlink(missing_ok=True)
+
+
+def _statistics_of(row: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """An episode's statistics from its row of metadata, where they are columns `stats/KEY/NAME`."""
+    found: dict[str, dict[str, Any]] = {}
+    for column, value in row.items():
+        if column.startswith("stats/"):
+            _, key, name = column.split("/")
+            found.setdefault(key, {})[name] = value
+    return found
 
 
 def _write_video(path: Path, clips: Sequence[Image], fps: int) -> None:

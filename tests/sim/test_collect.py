@@ -115,12 +115,40 @@ def test_a_kill_loses_and_doubles_nothing(tmp_path: Path) -> None:
             time.sleep(0.02)
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL, "it was still at work"
-    # What a kill between two renames leaves: a stray file that is not counted yet.
-    stray = tmp_path / "killed" / "data/chunk-000/file-{:03d}.parquet".format(len(seeds(tmp_path / "killed")) // 5)
-    stray.write_bytes(b"torn")
     collect(replace(CONFIG, episodes=30), tmp_path / "killed")
     collect(replace(CONFIG, episodes=30), tmp_path / "whole")
     assert_same_data(tmp_path / "killed", tmp_path / "whole")
+
+
+@pytest.mark.parametrize("shard", [0, 1])
+@pytest.mark.parametrize("file", ["episodes", "tasks.parquet", "stats.json", "spec.json", "info.json"])
+def test_cut_off_before_any_file_of_a_shard_it_goes_on(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, shard: int
+) -> None:
+    """The process ends right before it puts `file` of the first or second shard in its place."""
+    monkeypatch.setattr(collecting, "_SHARD", 3)
+    code = f"""
+import os, pathlib, sys
+from vla_sim import collect as c
+c._SHARD, replace, spare = 3, pathlib.Path.replace, {shard}
+def cut(path, target):
+    global spare
+    if {file!r} in pathlib.Path(target).parts:
+        spare -= 1
+        if spare < 0:
+            os._exit(9)
+    return replace(path, target)
+pathlib.Path.replace = cut
+c.collect(c.CollectConfig(episodes=6, seed=40), pathlib.Path(sys.argv[1]))
+"""
+    folder = tmp_path / "cut"
+    assert subprocess.run([sys.executable, "-c", code, str(folder)], check=False).returncode == 9
+    collect(CONFIG, folder)
+    assert_same_data(folder, dataset)
+    one, other = (json.loads((place / "meta" / "stats.json").read_text()) for place in (folder, dataset))
+    for key, measures in one.items():
+        for name, value in measures.items():
+            np.testing.assert_allclose(value, other[key][name], rtol=1e-6, atol=1e-9, err_msg=f"{key} {name}")
 
 
 def test_a_full_disk_is_a_clear_error_and_what_was_saved_stays_loadable(dataset: Path, tmp_path: Path) -> None:
