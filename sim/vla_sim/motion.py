@@ -21,7 +21,7 @@ class Motion:
     def __init__(self, spec: Spec) -> None:
         self._dt_s = 1.0 / spec.control_rate_hz
         self._axes = _axes(spec)
-        scale = {"delta": 1.0 / self._dt_s, "velocity": 1.0, "absolute": 1.0}
+        scale = {"delta": 1.0 / self._dt_s, "offset": 1.0 / self._dt_s, "velocity": 1.0, "absolute": 1.0}
         self._scale = np.array([scale[spec.action[i].kind] for i in self._axes])
         self._is_position = bool(self._axes) and spec.action[self._axes[0]].kind == "absolute"
         self._taken: list[npt.NDArray[np.float64]] = []

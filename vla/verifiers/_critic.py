@@ -50,7 +50,7 @@ class ActionFeatures(nn.Module):
         super().__init__()
         self.normaliser = copy.deepcopy(policy.normaliser)
         self.n_action_steps = n_action_steps
-        self.deltas = [i for i, d in enumerate(spec.action) if d.kind == "delta"]
+        self.deltas = [i for i, d in enumerate(spec.action) if d.kind in ("delta", "offset")]
         self.width = n_action_steps * (len(spec.action) + len(self.deltas))
 
     def forward(self, actions: Tensor) -> Tensor:
