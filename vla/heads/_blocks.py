@@ -30,13 +30,14 @@ class ModulatedBlock(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(hidden, elementwise_affine=False)
         self.modulation = nn.Linear(condition, 3 * hidden)
-        self.up = nn.Linear(hidden, 2 * hidden)
-        self.down = nn.Linear(2 * hidden, hidden)
+        # Narrower inside, where a transformer's would be wider: these two are what each further candidate costs.
+        self.inner = nn.Linear(hidden, hidden // 2)
+        self.outer = nn.Linear(hidden // 2, hidden)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """x (B, N, hidden); condition (B, 1 or N, condition): shared by all candidates when it is the same for all."""
-        scale, shift, gate = self.modulation(condition).split(self.up.in_features, dim=-1)
-        step: Tensor = gate * self.down(F.relu(self.up(self.norm(x) * (1 + scale) + shift)))
+        scale, shift, gate = self.modulation(condition).split(self.inner.in_features, dim=-1)
+        step: Tensor = gate * self.outer(F.relu(self.inner(self.norm(x) * (1 + scale) + shift)))
         return x + step
 
 
@@ -44,7 +45,7 @@ class ChunkDenoiser(nn.Module):
     """Predicts a field over whole action chunks, given a noise level and the pooled memory.
 
     The condition is computed once for (observation, noise level), never once a candidate: sampling K chunks costs K
-    passes through `up` and `down` only. That is what keeps verified sampling within 2x of a single sample.
+    passes through `inner` and `outer` only. That is what keeps verified sampling within 2x of a single sample.
     """
 
     frequencies: Tensor

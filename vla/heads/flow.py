@@ -26,7 +26,7 @@ from vla.modules import Memory
 class Config:
     """Settings of the flow head."""
 
-    hidden: int = 192
+    hidden: int = 240
     """Width of the expert."""
     depth: int = 3
     """Residual blocks of the expert."""
