@@ -113,13 +113,12 @@ def optimiser_for(
     return optimiser, torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
 
 
-def require_both_outcomes(rollouts: Rollouts) -> None:
-    """Without a failure, or without a success, there is nothing to tell apart. Raises BadDataset."""
-    success = rollouts.success
-    if success.all() or not success.any():
+def require_success(rollouts: Rollouts) -> None:
+    """Without a success there is nothing to lead to. Raises BadDataset."""
+    if not rollouts.success.any():
         raise BadDataset(
-            f"{'all' if success.all() else 'none'} of the {len(success)} rollouts succeeded; a value cannot "
-            "be learned from one outcome. Roll out more episodes, or use a policy that sometimes does the other"
+            f"none of the {len(rollouts.success)} rollouts succeeded; what leads to success cannot be learned from "
+            "them. Roll out more episodes, or train the policy longer"
         )
 
 

@@ -37,7 +37,7 @@ from vla.verifiers._critic import (
     Observer,
     auc,
     optimiser_for,
-    require_both_outcomes,
+    require_success,
     shuffled,
     split_by_episode,
 )
@@ -104,7 +104,7 @@ class Verifier(VerifierProtocol):
         """Value, labels, distillation.
 
         Raises:
-            BadDataset: no branches, or every episode ended alike.
+            BadDataset: no branches, or no episode succeeded.
             BadConfig: the rollouts executed another number of steps.
         """
         if rollouts.n_action_steps != self.config.n_action_steps:
@@ -199,10 +199,12 @@ def fit_value(rollouts: Rollouts, config: Config, seed: int) -> tuple[Value, dic
 
     Where the policy seldom succeeds its own episodes hardly tell which way success lies; the expert's do.
 
+    Where every episode succeeded, V tells how soon.
+
     Raises:
-        BadDataset: all episodes succeeded, or none: there is nothing to tell apart.
+        BadDataset: no episode succeeded.
     """
-    require_both_outcomes(rollouts)
+    require_success(rollouts)
     success = rollouts.success[rollouts.step_episode]
     torch.manual_seed(seed)
     x = torch.as_tensor(np.concatenate([rollouts.step_privileged, rollouts.expert_privileged]))
@@ -225,7 +227,8 @@ def fit_value(rollouts: Rollouts, config: Config, seed: int) -> tuple[Value, dic
     value.eval()
     with torch.inference_mode():
         held_auc = auc(value(x[held]), torch.as_tensor(success[held]))
-    return value, {"value_auc": held_auc, "rollout_success": float(rollouts.success.mean())}
+    known = {} if math.isnan(held_auc) else {"value_auc": held_auc}
+    return value, known | {"rollout_success": float(rollouts.success.mean())}
 
 
 def branch_values(value: Value, rollouts: Rollouts) -> Tensor:

@@ -34,7 +34,7 @@ from vla.verifiers._critic import (
     Observer,
     auc,
     optimiser_for,
-    require_both_outcomes,
+    require_success,
     shuffled,
     split_by_episode,
 )
@@ -90,9 +90,9 @@ class Verifier(VerifierProtocol):
         """Implicit Q-learning on the rollouts' decisions.
 
         Raises:
-            BadDataset: too few episodes, or every one ended alike.
+            BadDataset: too few episodes, or none succeeded.
         """
-        require_both_outcomes(rollouts)
+        require_success(rollouts)
         torch.manual_seed(seed)
         config, rng = self.config, np.random.default_rng(seed)
         decisions = Decisions(rollouts, self._policy[0])
