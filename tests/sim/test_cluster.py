@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,17 +16,21 @@ from vla_sim.cluster import run_on_cluster
 
 
 class Squares:
-    """Work that may crash its process, once or always, or raise."""
+    """Work on 3 kills its process the first time; work on 99 raises, once 3 was answered after all."""
 
-    def __init__(self, crashed: Path, always: bool = False) -> None:
-        self.crashed, self.always = crashed, always
+    def __init__(self, folder: Path) -> None:
+        self.crashed, self.answered = folder / "crashed", folder / "answered"
 
     def __call__(self) -> Callable[[int], int]:
         def work(item: int) -> int:
-            if item == 3 and (self.always or not self.crashed.exists()):
+            if item == 3 and not self.crashed.exists():
                 self.crashed.touch()
                 os.kill(os.getpid(), signal.SIGKILL)
+            if item == 3:
+                self.answered.touch()
             if item == 99:
+                while not self.answered.exists():  # Ray takes its time to notice a death
+                    time.sleep(0.05)
                 raise BadConfig("ninety-nine")
             return item * item
 
@@ -40,7 +45,7 @@ def test_on_a_cluster_started_here_every_item_is_answered_once_and_a_killed_work
 
     cloudpickle.register_pickle_by_value(sys.modules[__name__])  # a worker cannot import a test
     reports: list[str] = []
-    jobs = run_on_cluster(Squares(tmp_path / "crashed"), [*range(6), 99], 2, reports.append, "local")
+    jobs = run_on_cluster(Squares(tmp_path), [*range(6), 99], 2, reports.append, "local")
     done: list[tuple[int, int]] = []
     with pytest.raises(BadConfig, match="ninety-nine"):
         done.extend(jobs)
@@ -53,4 +58,4 @@ def test_on_a_cluster_started_here_every_item_is_answered_once_and_a_killed_work
 def test_where_there_is_no_cluster_it_says_so(tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="--cluster is an extra: uv pip install 'vla-stack[cluster]'")
     with pytest.raises(Missing, match="no Ray cluster at 'nonsense'"):
-        list(run_on_cluster(Squares(tmp_path / "crashed"), range(6), 2, print, "nonsense"))
+        list(run_on_cluster(Squares(tmp_path), range(6), 2, print, "nonsense"))
