@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from vla.errors import BadConfig, BadDataset
 from vla.runs import Run
@@ -61,6 +62,11 @@ def mean_of_successes(run: Run, measure: str) -> float | None:
     values = [row.get(measure) for row in _counted(run).values() if row["success"]]
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else None
+
+
+def outcomes(run: Run) -> npt.NDArray[np.bool_]:
+    """(episodes,) success, in the order of the seeds."""
+    return np.array([row["success"] for _, row in sorted(by_seed(run).items())], bool)
 
 
 def compare(a: Run, b: Run) -> dict[str, Comparison]:

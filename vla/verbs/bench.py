@@ -12,9 +12,12 @@ import json
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
+
+if TYPE_CHECKING:
+    from vla.statistics import Paired, Rate
 
 BENCHES = Path(__file__).parent / "benches"
 
@@ -51,6 +54,26 @@ class Metric:
             return None
         sign, bound = self.target.split()
         return self.value >= float(bound) if sign == ">=" else self.value <= float(bound)
+
+
+def of_rate(name: str, rate: Rate, target: str | None = None) -> Metric:
+    """A rate with its interval."""
+    return Metric(name, rate.rate, "", rate.n, rate.low, rate.high, target)
+
+
+def share(name: str, hits: Any, target: str | None = None) -> Metric:
+    """How many of (n,) booleans are true, with Wilson's interval."""
+    import numpy as np
+
+    from vla.statistics import wilson
+
+    return of_rate(name, wilson(int(np.sum(hits)), len(hits)), target)
+
+
+def gain(name: str, test: Paired, target: str | None = None) -> Metric:
+    """A paired difference in points, with Tango's interval."""
+    n = test.wins + test.losses + test.ties
+    return Metric(name, 100 * test.difference, "points", n, 100 * test.low, 100 * test.high, target)
 
 
 def names() -> list[str]:

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vla.verbs import _stages
+
 VERIFIER = "privileged_advantage"
 K = 16
 ARMS = ("single", "verified", "onnx", "swapped")
@@ -143,25 +145,12 @@ def collect(args: Args) -> dict[str, Any]:
 
 def train(args: Args) -> dict[str, Any]:
     """A policy into `out/policy`."""
-    import torch
+    from vla.training import TrainConfig
 
-    from vla import training
-    from vla.data.cache import open_cache
-    from vla.progress import bar
-
-    torch.set_num_threads(args.workers)
-    with bar("cache") as show:
-        cache = open_cache(args.out / "dataset", lambda done, total: show(done / total, ""))
+    cache = _stages.open_demonstrations(args.out / "dataset")
     began = time.monotonic()
-    with bar("train") as show:
-
-        def on_step(now: training.Step) -> None:
-            show(now.fraction, f"step {now.step} loss {now.loss:.4f}")
-
-        config = training.TrainConfig(steps=args.steps, minutes=args.train_minutes)
-        folder = args.out / "policy"
-        net = training.train(config, cache, folder, resume=(folder / "training.json").exists(), on_step=on_step)
-    torch.set_num_threads(1)
+    config = TrainConfig(steps=args.steps, minutes=args.train_minutes)
+    net = _stages.train("train", config, cache, args.out / "policy", args.workers)
     return {"train_minutes": (time.monotonic() - began) / 60, "parameters": net.n_parameters}
 
 
@@ -184,13 +173,14 @@ def fit_verifier(args: Args) -> dict[str, Any]:
 
 
 def _evaluate(args: Args) -> dict[str, Any]:
+    from vla.comparison import outcomes
     from vla.runs import Run
     from vla.statistics import paired
 
     single = _arm(args, "single")
     verified = _arm(args, "verified", verifier=VERIFIER, n_candidates=K)
     swapped = _arm(args, "swapped", swap_instruction=True)
-    a, b = (_outcomes(Run.open(args.out / arm)) for arm in ("verified", "single"))
+    a, b = (outcomes(Run.open(args.out / arm)) for arm in ("verified", "single"))
     skills = {k: v for k, v in single.items() if k != "all"}
     return {
         "success": single["all"],
@@ -256,28 +246,15 @@ def _ros(args: Args) -> dict[str, Any]:
 def _arm(args: Args, name: str, policy: Path | None = None, **settings: Any) -> dict[str, Any]:
     """Evaluate one arm into its run folder, with a few videos; rates by skill as JSON values."""
     from vla.comparison import rates
-    from vla.progress import bar
-    from vla.statistics import wilson
-    from vla_sim.evaluate import EvalConfig, evaluate, film
+    from vla_sim.evaluate import EvalConfig, film
 
     config = EvalConfig(
         policy=str(policy or args.out / "policy"), suite=args.suite, episodes=args.episodes, seed=args.seed, **settings
     )
-    with bar(name) as show:
-
-        def progress(done: int, successes: int, total: int) -> None:
-            show(done / total, str(wilson(successes, done)))
-
-        run = evaluate(config, args.out / name, args.workers, resume=True, progress=progress)
+    run = _stages.evaluate(name, config, args.out / name, args.workers)
     if name == "verified":
         film(config, 4, args.out / name / "videos")
     return {group: rate.to_json() for group, rate in rates(run).items()}
-
-
-def _outcomes(run: Any) -> Any:
-    import numpy as np
-
-    return np.array([row["success"] for row in sorted(run.rows(), key=lambda row: row["seed"])])
 
 
 def _finish(args: Args, record: _Record) -> int:

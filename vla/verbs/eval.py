@@ -61,10 +61,9 @@ class Args:
 def main(args: Args) -> int:
     """Evaluate and print one line a skill."""
     from vla.comparison import MEASURES, compare, intention, mean_of_successes, rates
-    from vla.progress import bar
     from vla.runs import Run
-    from vla.statistics import wilson
-    from vla_sim.evaluate import EvalConfig, evaluate, film
+    from vla.verbs._stages import evaluate
+    from vla_sim.evaluate import EvalConfig, film
 
     config = EvalConfig(
         policy=args.policy,
@@ -84,16 +83,8 @@ def main(args: Args) -> int:
         alpha=args.alpha,
     )
     print(detectable(args.episodes, args.against))
-    with bar("episodes") as show:
-        run = evaluate(
-            config,
-            args.out,
-            args.workers,
-            args.resume,
-            args.thumbnails,
-            args.cluster,
-            progress=lambda done, successes, total: show(done / total, str(wilson(successes, done))),
-        )
+    settings = {"resume": args.resume, "thumbnails": args.thumbnails, "cluster": args.cluster}
+    run = evaluate("episodes", config, args.out, args.workers, **settings)
     if args.videos:
         film(config, args.videos, args.out / "videos")
     found = rates(run)

@@ -80,9 +80,8 @@ def main(args: Args) -> int:
 
 
 def _run(args: Args, rate: float) -> Any:
-    from vla.progress import bar
-    from vla.statistics import wilson
-    from vla_sim.evaluate import EvalConfig, evaluate
+    from vla.verbs._stages import evaluate
+    from vla_sim.evaluate import EvalConfig
 
     config = EvalConfig(
         policy=args.policy,
@@ -96,9 +95,4 @@ def _run(args: Args, rate: float) -> Any:
         control_rate_hz=rate,
         meanwhile=args.meanwhile,
     )
-    with bar(f"{rate:g} Hz") as show:
-
-        def progress(done: int, successes: int, total: int) -> None:
-            show(done / total, str(wilson(successes, done)))
-
-        return evaluate(config, args.out / f"{rate:g}hz", args.workers, resume=True, progress=progress)
+    return evaluate(f"{rate:g} Hz", config, args.out / f"{rate:g}hz", args.workers)

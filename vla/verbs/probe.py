@@ -67,9 +67,8 @@ def main(args: Args) -> int:
 
 
 def _run(args: Args, probe: str | None) -> Any:
-    from vla.progress import bar
-    from vla.statistics import wilson
-    from vla_sim.evaluate import EvalConfig, evaluate
+    from vla.verbs._stages import evaluate
+    from vla_sim.evaluate import EvalConfig
 
     config = EvalConfig(
         policy=args.policy,
@@ -82,12 +81,7 @@ def _run(args: Args, probe: str | None) -> Any:
         probe=probe,
     )
     name = probe or PLAIN
-    with bar(name) as show:
-
-        def progress(done: int, successes: int, total: int) -> None:
-            show(done / total, str(wilson(successes, done)))
-
-        return evaluate(config, args.out / name, args.workers, True, thumbnails=3, progress=progress)
+    return evaluate(name, config, args.out / name, args.workers, thumbnails=3)
 
 
 def _row(probe: str, run: Any, plain: Any) -> dict[str, Any]:

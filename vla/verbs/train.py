@@ -51,15 +51,11 @@ class Args:
 
 def main(args: Args) -> int:
     """Train; returns 0."""
-    import torch
-
     from vla import checkpoint
-    from vla.data.cache import open_cache
     from vla.policy import PolicyConfig
-    from vla.progress import bar
-    from vla.training import Step, TrainConfig, train
+    from vla.training import TrainConfig
+    from vla.verbs._stages import open_demonstrations, train
 
-    torch.set_num_threads(args.threads)
     parts = PolicyConfig(
         args.backbone,
         args.head,
@@ -78,14 +74,8 @@ def main(args: Args) -> int:
         seed=args.seed,
     )
     initial = None if args.initial is None else checkpoint.load(args.initial)
-    with bar("cache") as show:
-        cache = open_cache(args.dataset, lambda done, total: show(done / total, ""))
-    with bar("train") as show:
-
-        def on_step(now: Step) -> None:
-            show(now.fraction, f"step {now.step} loss {now.loss:.4f}")
-
-        net = train(config, cache, args.out, resume=args.resume, initial=initial, on_step=on_step)
+    cache = open_demonstrations(args.dataset)
+    net = train("train", config, cache, args.out, args.threads, resume=args.resume, initial=initial)
     print(f"{args.out}: {net.n_parameters / 1e6:.2f}M parameters, {args.episodes or cache.n_episodes} episodes")
     return 0
 

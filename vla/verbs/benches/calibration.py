@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 
 from vla.runs import Run
-from vla.statistics import wilson
-from vla.verbs.bench import Args, Metric
+from vla.verbs.bench import Args, Metric, share
 
 RENDERED = 10
 TRIALS = 100
@@ -84,8 +83,7 @@ def _drift(run: Callable[..., Rows], trials: Any) -> list[Metric]:
         ("nothing", "drift check, false alarms", "<= 0.01"),
     ):
         rows = run(f"drift {what}", DRIFT_TRIALS, trials.drift_projected, what=what)
-        rate = wilson(sum(row["level"] != "ok" for row in rows), len(rows))
-        metrics.append(Metric(label, rate.rate, "", rate.n, rate.low, rate.high, bound))
+        metrics.append(share(label, [row["level"] != "ok" for row in rows], bound))
     return metrics
 
 
@@ -113,12 +111,9 @@ def _against_opencv(run: Callable[..., Rows], trials: Any, setup: str, turning: 
 
 def _coverage(run: Callable[..., Rows], trials: Any) -> list[Metric]:
     rows = run("coverage", COVERAGE_TRIALS, trials.coverage_projected)
-    rate = wilson(sum(row["held"] for row in rows), len(rows))
+    held = [row["held"] for row in rows]
     name = "95% ellipsoid holds the camera's place"
-    return [
-        Metric(f"{name}, often enough", rate.rate, "", rate.n, rate.low, rate.high, ">= 0.93"),
-        Metric(f"{name}, not too often", rate.rate, "", rate.n, rate.low, rate.high, "<= 0.97"),
-    ]
+    return [share(f"{name}, often enough", held, ">= 0.93"), share(f"{name}, not too often", held, "<= 0.97")]
 
 
 def _worst(name: str, rows: Rows, key: str, unit: str, bound: float) -> Metric:

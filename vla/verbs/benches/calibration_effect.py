@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from vla.comparison import outcomes
 from vla.runs import Run, to_plain
-from vla.statistics import paired, wilson
+from vla.statistics import paired
 from vla.verbs import demo
-from vla.verbs.bench import Args, Metric
+from vla.verbs.bench import Args, Metric, gain, share
 
 EPISODES = 200
 SEED = 9_100_000
@@ -37,7 +38,7 @@ def measure(args: Args) -> list[Metric]:
         demo.train(trained)
     policy, folder = trained.out / "policy", args.out / "calibration_effect"
     healthy = _arm(args, policy, folder, "healthy")
-    rows = [_rate("as trained", healthy)]
+    rows = [share("as trained", healthy)]
     for fault in ("camera", "joints"):
         before = _arm(args, policy, folder, fault)
         after = _arm(args, policy, folder, f"{fault}_calibrated")
@@ -45,9 +46,9 @@ def measure(args: Args) -> list[Metric]:
         restored = float(after.mean() - before.mean()) / loss if loss > 0 else float("nan")
         test = paired(after, before)
         rows += [
-            _rate(f"{fault} off, before", before),
-            _rate(f"{fault} off, after calibration", after),
-            Metric(f"{fault}, gain", 100 * test.difference, "points", EPISODES, 100 * test.low, 100 * test.high),
+            share(f"{fault} off, before", before),
+            share(f"{fault} off, after calibration", after),
+            gain(f"{fault}, gain", test),
             Metric(f"{fault}, share of the loss restored", restored, "", EPISODES, target=">= 0.8"),
         ]
     return rows
@@ -70,7 +71,7 @@ def _arm(args: Args, policy: Path, folder: Path, name: str) -> Any:
             for row in rows:
                 run.append(to_plain(row))
             show(len(run.rows()) / EPISODES, "")
-    return np.array([row["success"] for row in sorted(run.rows(), key=lambda row: int(row["seed"]))])
+    return outcomes(run)
 
 
 def _calibrate(folder: Path, fault: str) -> None:
@@ -133,8 +134,3 @@ def _camera_now() -> Any:
 
 def _store(folder: Path, fault: str) -> Path:
     return folder / f"{fault}.yaml"
-
-
-def _rate(name: str, outcomes: Any) -> Metric:
-    rate = wilson(int(outcomes.sum()), len(outcomes))
-    return Metric(name, rate.rate, "", rate.n, rate.low, rate.high)

@@ -7,8 +7,9 @@ from typing import Any
 
 from vla.errors import BadDataset
 from vla.runs import revision
+from vla.statistics import Rate
 from vla.verbs import demo
-from vla.verbs.bench import Args, Metric
+from vla.verbs.bench import Args, Metric, of_rate
 
 
 def measure(args: Args) -> list[Metric]:
@@ -37,7 +38,7 @@ def _rows(found: dict[str, Any]) -> list[Metric]:
         _rate("success", single, ">= 0.9"),
         *(_rate(f"success, {skill}", rate, targets.get(skill)) for skill, rate in by_skill.items()),
         _rate("success, verified K=16", verified),
-        Metric("verified minus single", 100 * (_share(verified) - _share(single)), "points", target=">= -1"),
+        Metric("verified minus single", 100 * (Rate(**verified).rate - Rate(**single).rate), "points", target=">= -1"),
         _rate("success, ONNX Runtime", found["success_onnx"], ">= 0.9"),
         _rate("success, instruction swapped", found["swapped_instruction"], "<= 0.2"),
         Metric("ONNX against torch, largest difference", found["parity_max_abs"], "", target="<= 1e-4"),
@@ -48,9 +49,5 @@ def _rows(found: dict[str, Any]) -> list[Metric]:
     ]
 
 
-def _rate(name: str, rate: dict[str, Any], target: str | None = None) -> Metric:
-    return Metric(name, _share(rate), "", rate["n"], rate["low"], rate["high"], target)
-
-
-def _share(rate: dict[str, Any]) -> float:
-    return float(rate["k"] / rate["n"])
+def _rate(name: str, value: dict[str, Any], target: str | None = None) -> Metric:
+    return of_rate(name, Rate(**value), target)

@@ -6,8 +6,7 @@ import json
 from typing import Any
 
 from vla.runs import revision, to_plain, write_json
-from vla.statistics import wilson
-from vla.verbs.bench import Args, Metric
+from vla.verbs.bench import Args, Metric, share
 
 EPISODES = 20
 FIRST = 20
@@ -34,8 +33,8 @@ def measure(args: Args) -> list[Metric]:
         for trial in trials:
             by_task.setdefault(trial["task"], []).append(trial["success"])
         for task, outcomes in by_task.items():
-            rows.append(_row(f"{suite}, {task}", outcomes, target))
-        rows.append(_row(suite, [won for outcomes in by_task.values() for won in outcomes], None))
+            rows.append(share(f"{suite}, {task}", outcomes, target))
+        rows.append(share(suite, [won for outcomes in by_task.values() for won in outcomes], None))
     return rows
 
 
@@ -62,8 +61,3 @@ def _known(file: Any) -> list[dict[str, Any]] | None:
     found = json.loads(file.read_text())
     trials: list[dict[str, Any]] = found["trials"]
     return trials if found["revision"] == revision() else None
-
-
-def _row(name: str, outcomes: list[bool], target: str | None) -> Metric:
-    rate = wilson(sum(outcomes), len(outcomes))
-    return Metric(name, rate.rate, "", rate.n, rate.low, rate.high, target)

@@ -8,8 +8,8 @@ from typing import Any
 
 from vla import registry
 from vla.comparison import rates
-from vla.verbs import demo
-from vla.verbs.bench import Args, Metric
+from vla.verbs import _stages, demo
+from vla.verbs.bench import Args, Metric, of_rate
 
 STEPS = 2500
 EPISODES = 200
@@ -18,48 +18,32 @@ SEED = 8_000_000
 
 def measure(args: Args) -> list[Metric]:
     """Train and evaluate the heads that are not there yet; four rows each."""
+    from vla.policy import PolicyConfig
+    from vla.training import TrainConfig
+
     trained = demo.Args(out=args.out / "demo", workers=args.workers)
     demo.collect(trained)
     rows = []
     for head in registry.names("heads"):
         folder = args.out / "heads" / head
-        _train(head, trained.out / "dataset", folder, args.workers)
+        if not (folder / "policy.safetensors").exists():
+            cache = _stages.open_demonstrations(trained.out / "dataset")
+            config = TrainConfig(PolicyConfig(head=head), steps=STEPS)
+            _stages.train(head, config, cache, folder, args.workers)
         rows += _rows(head, folder, args.workers)
     return rows
 
 
-def _train(head: str, dataset: Path, folder: Path, workers: int) -> None:
-    import torch
-
-    from vla.data.cache import open_cache
-    from vla.policy import PolicyConfig
-    from vla.progress import bar
-    from vla.training import Step, TrainConfig, train
-
-    if (folder / "policy.safetensors").exists():
-        return
-    torch.set_num_threads(workers)
-    with bar(head) as show:
-
-        def on_step(now: Step) -> None:
-            show(now.fraction, f"step {now.step} loss {now.loss:.4f}")
-
-        config = TrainConfig(PolicyConfig(head=head), steps=STEPS)
-        resume = (folder / "training.json").exists()
-        train(config, open_cache(dataset), folder, resume=resume, on_step=on_step)
-    torch.set_num_threads(1)
-
-
 def _rows(head: str, folder: Path, workers: int) -> list[Metric]:
     from vla.policy import load_policy
-    from vla_sim.evaluate import EvalConfig, evaluate
+    from vla_sim.evaluate import EvalConfig
 
     config = EvalConfig(policy=str(folder), episodes=EPISODES, seed=SEED)
-    rate = rates(evaluate(config, folder / "eval", workers, resume=True))["all"]
+    rate = rates(_stages.evaluate(head, config, folder / "eval", workers))["all"]
     opened = load_policy(str(folder))
     return [
         Metric(f"{head}, parameters", opened.net.n_parameters, ""),
-        Metric(f"{head}, success", rate.rate, "", rate.n, rate.low, rate.high),
+        of_rate(f"{head}, success", rate),
         Metric(f"{head}, decision K=1", _decision_ms(opened, 1), "ms"),
         Metric(f"{head}, decision K=16", _decision_ms(opened, 16), "ms"),
     ]

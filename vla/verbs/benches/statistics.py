@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from vla.sequential import anytime_paired
 from vla.statistics import Paired, paired, paired_mean, smallest_detectable, wilson
-from vla.verbs.bench import Args, Metric
+from vla.verbs.bench import Args, Metric, share
 
 Counts = npt.NDArray[np.int64]
 """(draws, 3) seeds that only the first arm won, that only the second won, and the others."""
@@ -39,7 +39,7 @@ def _wilson(rng: np.random.Generator) -> list[Metric]:
         k = rng.binomial(n, rate)
         interval = [wilson(i, n) for i in range(n + 1)]
         low, high = np.array([r.low for r in interval])[k], np.array([r.high for r in interval])[k]
-        rows.append(_share(f"Wilson, n={n}, rate {p:g}, coverage", (low <= rate) & (rate <= high)))
+        rows.append(share(f"Wilson, n={n}, rate {p:g}, coverage", (low <= rate) & (rate <= high)))
     return [*rows, _farthest("Wilson, farthest from 95%", rows, NOMINAL)]
 
 
@@ -52,13 +52,13 @@ def _pairs(rng: np.random.Generator) -> list[Metric]:
         found = _compared(paired, _draw(rng, n, rates))
         truth = rates[:, 0] - rates[:, 1]
         name = f"Tango, n={n}, {100 * (wins - losses):.0f} points, coverage"
-        covered.append(_share(name, (found[:, 0] <= truth) & (truth <= found[:, 1])))
+        covered.append(share(name, (found[:, 0] <= truth) & (truth <= found[:, 1])))
     for n, discordant in ((100, 0.5), (200, 0.2), (400, 0.3)):
         each = rng.uniform(discordant - SPREAD, discordant + SPREAD, (DRAWS, 1)) / 2
         found = _compared(paired, _draw(rng, n, np.hstack([each, each])))
         name = f"no difference, n={n}, {100 * discordant:.0f}% discordant"
-        excluded.append(_share(f"{name}, Tango excludes 0", (found[:, 0] > 0) | (found[:, 1] < 0)))
-        rejected.append(_share(f"{name}, McNemar p < 0.05", found[:, 2] < 0.05, "<= 0.05"))
+        excluded.append(share(f"{name}, Tango excludes 0", (found[:, 0] > 0) | (found[:, 1] < 0)))
+        rejected.append(share(f"{name}, McNemar p < 0.05", found[:, 2] < 0.05, "<= 0.05"))
     return [
         *covered,
         _farthest("Tango, farthest from 95%", covered, NOMINAL),
@@ -75,7 +75,7 @@ def _times(rng: np.random.Generator) -> list[Metric]:
     a, b = (scene * rng.lognormal(shift, 0.3, (draws, n)) for shift in (0.1, 0.0))
     truth = np.exp(0.8 + 0.4**2 / 2) * (np.exp(0.1 + 0.3**2 / 2) - np.exp(0.3**2 / 2))
     found = [paired_mean(x, y) for x, y in zip(a, b, strict=True)]
-    row = _share("time to success, n=40, coverage", np.array([d.low <= truth <= d.high for d in found]))
+    row = share("time to success, n=40, coverage", np.array([d.low <= truth <= d.high for d in found]))
     return [row, _farthest("time to success, farthest from 95%", [row], NOMINAL)]
 
 
@@ -88,7 +88,7 @@ def _power(rng: np.random.Generator) -> list[Metric]:
         rates = np.broadcast_to([(p + gain) * (1 - p), p * (1 - p - gain)], (DRAWS, 2))
         found = _compared(paired, _draw(rng, n, rates))
         name = f"smallest detectable gain, n={n}, from {100 * p:.0f}%: {100 * gain:.1f} points, found"
-        rows.append(_share(name, found[:, 2] < 0.05, ">= 0.75"))
+        rows.append(share(name, found[:, 2] < 0.05, ">= 0.75"))
     return rows
 
 
@@ -100,8 +100,8 @@ def _sequential(rng: np.random.Generator) -> list[Metric]:
     found = [_compared(anytime_paired, counts) for counts in null]
     claims = np.stack([(f[:, 0] > 0) | (f[:, 1] < 0) for f in found])
     rows = [
-        _share("fixed-n McNemar looked at 20 times, false claims", naive.any(0)),
-        _share("sequential, false claims", claims.any(0), "<= 0.05"),
+        share("fixed-n McNemar looked at 20 times, false claims", naive.any(0)),
+        share("sequential, false claims", claims.any(0), "<= 0.05"),
     ]
     for gain in (0.1, 0.2):
         counts = _looks(rng, draws, looks, (0.15 + gain / 2, 0.15 - gain / 2))
@@ -111,8 +111,8 @@ def _sequential(rng: np.random.Generator) -> list[Metric]:
         stopped = np.where(claims.any(0), (claims.argmax(0) + 1) * LOOK_EVERY, LAST)
         name = f"sequential, gain of {100 * gain:.0f} points"
         rows += [
-            _share(f"{name}, true at every look", covers.all(0), ">= 0.95"),
-            _share(f"{name}, claimed", claims.any(0)),
+            share(f"{name}, true at every look", covers.all(0), ">= 0.95"),
+            share(f"{name}, claimed", claims.any(0)),
             Metric(f"{name}, seeds run on average", float(stopped.mean()), f"of {LAST}", draws),
         ]
     return rows
@@ -139,11 +139,6 @@ def _compared(compare: Callable[[Any, Any], Paired], counts: Counts) -> npt.NDAr
         result = compare(a, b)
         found.append((result.low, result.high, result.p))
     return np.array(found)[which.reshape(-1)]
-
-
-def _share(name: str, hits: Any, target: str | None = None) -> Metric:
-    rate = wilson(int(hits.sum()), len(hits))
-    return Metric(name, rate.rate, "", rate.n, rate.low, rate.high, target)
 
 
 def _farthest(name: str, rows: list[Metric], nominal: float) -> Metric:

@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from vla.comparison import outcomes
 from vla.runs import Run, to_plain
-from vla.statistics import Rate, paired, wilson
-from vla.verbs import demo
-from vla.verbs.bench import Args, Metric
+from vla.statistics import paired
+from vla.verbs import _stages, demo
+from vla.verbs.bench import Args, Metric, gain, share
 
 DEMONSTRATIONS = 200
 TRAIN_STEPS = 600
@@ -63,20 +64,20 @@ def _under_trained(lab: _Lab) -> list[Metric]:
     free["agreement, K=16"] = lab.arm("agreement", policy, verifier="agreement", n_candidates=16)
     best_name = max(free, key=lambda name: free[name].mean())
     best = free[best_name]
-    rows = [_rate(name, outcomes) for name, outcomes in free.items()]
+    rows = [share(name, found) for name, found in free.items()]
     gains = []
     for i in range(len(REFITS)):
         lab.fit(i)
-        outcomes = lab.arm(f"refit_{i + 1}", str(lab.refit(i)), verifier=VERIFIER, n_candidates=16)
-        test = paired(outcomes, best)
+        found = lab.arm(f"refit_{i + 1}", str(lab.refit(i)), verifier=VERIFIER, n_candidates=16)
+        test = paired(found, best)
         gains.append(100 * test.difference)
         name = f"{VERIFIER}, K=16, refit {i + 1}"
-        rows.append(_rate(name, outcomes))
-        rows.append(Metric(f"{name}, gain", gains[-1], "points", EPISODES, 100 * test.low, 100 * test.high, ">= 0"))
+        rows.append(share(name, found))
+        rows.append(gain(f"{name}, gain", test, ">= 0"))
         rows.append(Metric(f"{name}, p", test.p, "", EPISODES, target="<= 0.01"))
     rows.append(Metric(f"mean gain over {best_name}", float(np.mean(gains)), "points", EPISODES, target=">= 20"))
     for k in (1, 4, 64):
-        rows.append(_rate(f"{VERIFIER}, K={k}", lab.arm(f"k{k}", first, verifier=VERIFIER, n_candidates=k)))
+        rows.append(share(f"{VERIFIER}, K={k}", lab.arm(f"k{k}", first, verifier=VERIFIER, n_candidates=k)))
     return rows
 
 
@@ -87,10 +88,10 @@ def _rivals(lab: _Lab) -> list[Metric]:
     dagger = str(lab.folder / "dagger")
     both = lab.arm("dagger_verified", dagger, verifier=VERIFIER, n_candidates=16)
     return [
-        _rate("vgps, K=16", lab.arm("vgps", str(lab.refit(0)), verifier="vgps", n_candidates=16)),
-        _rate("DAgger on the same states", lab.arm("dagger_single", dagger)),
-        _rate(f"DAgger and {VERIFIER}, K=16", both),
-        _rate("simulator oracle, K=16", lab.oracle(0)),
+        share("vgps, K=16", lab.arm("vgps", str(lab.refit(0)), verifier="vgps", n_candidates=16)),
+        share("DAgger on the same states", lab.arm("dagger_single", dagger)),
+        share(f"DAgger and {VERIFIER}, K=16", both),
+        share("simulator oracle, K=16", lab.oracle(0)),
     ]
 
 
@@ -98,10 +99,8 @@ def _demo_policy(lab: _Lab, policy: Path) -> list[Metric]:
     single = lab.arm("demo_single", str(policy))
     verified = lab.arm("demo_verified", str(policy), verifier=VERIFIER, n_candidates=16)
     test = paired(verified, single)
-    change = Metric(
-        "demo policy, gain", 100 * test.difference, "points", EPISODES, 100 * test.low, 100 * test.high, ">= -1"
-    )
-    return [_rate("demo policy, single sample", single), _rate(f"demo policy, {VERIFIER}, K=16", verified), change]
+    change = gain("demo policy, gain", test, ">= -1")
+    return [share("demo policy, single sample", single), share(f"demo policy, {VERIFIER}, K=16", verified), change]
 
 
 class _Lab:
@@ -118,24 +117,12 @@ class _Lab:
 
     def train(self) -> None:
         """The under-trained policy."""
-        import torch
+        from vla.training import TrainConfig
 
-        from vla.data.cache import open_cache
-        from vla.progress import bar
-        from vla.training import Step, TrainConfig, train
-
-        if (self.policy / "policy.safetensors").exists():
-            return
-        torch.set_num_threads(self.workers)
-        config = TrainConfig(steps=TRAIN_STEPS, episodes=DEMONSTRATIONS)
-        with bar("train") as show:
-
-            def on_step(now: Step) -> None:
-                show(now.fraction, f"loss {now.loss:.4f}")
-
-            resume = (self.policy / "training.json").exists()
-            train(config, open_cache(self.dataset), self.policy, resume=resume, on_step=on_step)
-        torch.set_num_threads(1)
+        if not (self.policy / "policy.safetensors").exists():
+            config = TrainConfig(steps=TRAIN_STEPS, episodes=DEMONSTRATIONS)
+            cache = _stages.open_demonstrations(self.dataset)
+            _stages.train("train", config, cache, self.policy, self.workers)
 
     def rollouts(self, i: int) -> Any:
         """The under-trained policy's own episodes, branched: what refit `i` sees."""
@@ -202,17 +189,10 @@ class _Lab:
 
     def arm(self, name: str, policy: str, **settings: Any) -> Any:
         """Outcomes (EPISODES,) of one arm, in the order of the seeds."""
-        from vla.progress import bar
-        from vla_sim.evaluate import EvalConfig, evaluate
+        from vla_sim.evaluate import EvalConfig
 
         config = EvalConfig(policy=policy, episodes=EPISODES, seed=SEED, **settings)
-        with bar(name) as show:
-
-            def progress(done: int, successes: int, total: int) -> None:
-                show(done / total, str(wilson(successes, done)))
-
-            run = evaluate(config, self.folder / "arms" / name, self.workers, resume=True, progress=progress)
-        return _outcomes(run)
+        return outcomes(_stages.evaluate(name, config, self.folder / "arms" / name, self.workers))
 
     def oracle(self, i: int) -> Any:
         """Outcomes of choosing with the simulator itself."""
@@ -229,7 +209,7 @@ class _Lab:
                 for row in rows:
                     run.append(to_plain(row))
                 show(len(run.rows()) / EPISODES, "")
-        return _outcomes(run)
+        return outcomes(run)
 
 
 def _oracle_worker(policy: str, value_file: Path) -> Callable[[tuple[int, ...]], Any]:
@@ -254,12 +234,3 @@ def _oracle_worker(policy: str, value_file: Path) -> Callable[[tuple[int, ...]],
     oracle = SimulatorOracle(opened.spec, of, N_ACTION_STEPS)
     pipeline = Pipeline(opened, oracle, 16)
     return lambda seeds: run_episodes(pipeline, suite, seeds, n_action_steps=N_ACTION_STEPS, before_decide=oracle.look)
-
-
-def _outcomes(run: Run) -> Any:
-    return np.array([row["success"] for row in sorted(run.rows(), key=lambda row: row["seed"])])
-
-
-def _rate(name: str, outcomes: Any, target: str | None = None) -> Metric:
-    rate: Rate = wilson(int(outcomes.sum()), len(outcomes))
-    return Metric(name, rate.rate, "", rate.n, rate.low, rate.high, target)
