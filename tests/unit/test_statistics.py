@@ -52,10 +52,29 @@ def test_wilson_refuses_what_is_no_count(k: int, n: int) -> None:
 
 @pytest.mark.parametrize(("wins", "losses"), [(0, 0), (1, 0), (12, 2), (40, 41), (300, 30)])
 def test_mcnemar_agrees_with_statsmodels(wins: int, losses: int) -> None:
+    from scipy.stats import binom
     from statsmodels.stats.contingency_tables import mcnemar
 
-    expected = mcnemar([[5, wins], [losses, 7]], exact=True).pvalue
-    assert paired(*outcomes(wins, losses, 5, 7)).p == pytest.approx(min(1.0, expected), rel=1e-9)
+    # statsmodels has the exact test, mid-p counts the outcome itself half; with as many wins as losses both say 1.
+    exact = mcnemar([[5, wins], [losses, 7]], exact=True).pvalue
+    expected = exact - binom.pmf(wins, wins + losses, 0.5) if wins != losses else 1.0
+    assert paired(*outcomes(wins, losses, 5, 7)).p == pytest.approx(expected, rel=1e-9)
+
+
+def test_mcnemars_mid_p_is_the_one_its_paper_computes() -> None:
+    """Fagerland, Lydersen and Laake (2013), table 1: airway hyper-responsiveness before and after transplantation."""
+    assert paired(*outcomes(1, 7, 1, 12)).p == pytest.approx(0.039, abs=5e-4)
+
+
+@pytest.mark.parametrize(("n", "discordant"), [(100, 0.5), (200, 0.2), (400, 0.3)])
+def test_no_difference_is_found_significant_as_often_as_it_says(n: int, discordant: float) -> None:
+    """Averaged over nearby rates, as the coverage of Wilson's interval is."""
+    rng = np.random.default_rng(6)
+    differing = rng.binomial(n, rng.uniform(discordant - 0.05, discordant + 0.05, 40_000))
+    wins = rng.binomial(differing, 0.5)
+    (pairs, repeats) = np.unique(np.stack([wins, differing - wins], 1), axis=0, return_counts=True)
+    found = np.array([paired(*outcomes(w, lost, n - w - lost, 0)).p < 0.05 for w, lost in pairs])
+    assert (found * repeats).sum() / 40_000 == pytest.approx(0.05, abs=0.01)
 
 
 @pytest.mark.parametrize(("wins", "losses", "ties"), [(12, 2, 36), (0, 0, 50), (5, 0, 0), (60, 55, 185), (0, 9, 40)])
@@ -110,15 +129,16 @@ def test_paired_refuses_arms_that_do_not_pair(a: list[bool], b: list[bool]) -> N
         paired(np.array(a), np.array(b))
 
 
-def test_the_smallest_detectable_gain_is_detected_as_often_as_asked() -> None:
-    n, p, draws = 300, 0.5, 4_000
+@pytest.mark.parametrize(("n", "p"), [(100, 0.5), (200, 0.8), (300, 0.5), (400, 0.9)])
+def test_the_smallest_detectable_gain_is_detected_as_often_as_asked(n: int, p: float) -> None:
+    draws = 3_000
     gain = smallest_detectable(n, p, power=0.8)
     assert gain is not None
-    rng = np.random.default_rng(3)
-    a, b = rng.random((draws, n)) < p + gain, rng.random((draws, n)) < p
-    wins, losses = (a & ~b).sum(1), (b & ~a).sum(1)
-    z = (wins - losses) / np.sqrt(wins + losses)  # the asymptotic McNemar test, which the formula is for
-    assert np.mean(np.abs(z) > 1.96) == pytest.approx(0.8, abs=0.03)
+    rates = [(p + gain) * (1 - p), p * (1 - p - gain), p * (p + gain) + (1 - p) * (1 - p - gain)]
+    counts = np.random.default_rng(3).multinomial(n, rates, draws)
+    unique, repeats = np.unique(counts, axis=0, return_counts=True)
+    found = np.array([paired(*outcomes(wins, losses, ties, 0)).p < 0.05 for wins, losses, ties in unique])
+    assert (found * repeats).sum() / draws == pytest.approx(0.8, abs=0.05)
 
 
 def test_no_gain_is_detectable_where_there_is_no_room_for_one() -> None:

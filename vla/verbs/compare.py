@@ -1,7 +1,7 @@
 """Compare two evaluations episode by episode, over the same seeds.
 
-Prints both success rates, and the paired difference (first minus second) with Tango's interval and the exact McNemar
-p-value, in all and per skill; where both succeeded, also the mean difference in time, path and smoothness. A run that
+Prints both success rates, and the paired difference (first minus second) with Tango's interval and McNemar's mid-p, in
+all and per skill; where both succeeded, also the mean difference in time, path and smoothness. A run that
 was to stop early (`vla eval --against`) gets the intervals that allow that, on the seeds it ran. Runs whose seeds,
 tasks or suites differ are refused: their difference would be one of luck as well.
 """
