@@ -19,6 +19,8 @@ import numpy.typing as npt
 from vla.errors import BadConfig, UnknownName
 from vla.spec import Camera, Dim, Spec
 from vla.types import Command, Floats, Image, Mode, Observation
+from vla_sim.arm_progress import advance, begin
+from vla_sim.env import Progress
 from vla_sim.osc import DOWN, MOVE_M, TURN_RAD, Goal, turn_between
 from vla_sim.panda import Doubles
 from vla_sim.rendering import Look, mujoco, render
@@ -75,6 +77,8 @@ class Task:
     """Where things are in the episode of a seed."""
     expert: Expert
     max_steps: int
+    target: str = ""
+    """The movable thing that it is about, by its name in the scene; "" for none, or for several."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,8 +115,9 @@ class Snapshot:
 class _Episode:
     task: Task
     instruction: str
-    fixtures: Doubles
+    layout: Layout
     goal: Goal
+    progress: Progress
     steps: int = 0
     success: bool = False
 
@@ -162,6 +167,15 @@ class ArmEnv:
         episode = self._episode
         return "timeout" if not episode.success and episode.steps >= episode.task.max_steps else ""
 
+    @property
+    def progress(self) -> Progress:
+        """How far the episode has come, and what the hand went for."""
+        return self._episode.progress
+
+    def altered(self, change: Callable[[Task, int], Task]) -> ArmEnv:
+        """A new environment that puts each episode's task through `change`, given its seed, first."""
+        return ArmEnv(self._name, self.spec, lambda seed, task: change(self._tasks(seed, task), seed), self._look)
+
     def reset(self, seed: int, task: str | None = None) -> None:
         """Start an episode. Raises UnknownName for a task there is not."""
         found = self._tasks(seed, task)
@@ -171,8 +185,8 @@ class ArmEnv:
         data = self._data
         mujoco.mj_resetData(world.model, data)
         data.qpos[:], data.qvel[:] = layout.qpos, layout.qvel
-        self._episode = _Episode(found, found.instruction, layout.fixtures, world.rest)
-        world.enter(layout.fixtures)
+        self._episode = _Episode(found, found.instruction, layout, world.rest, begin(found.target))
+        world.enter(layout)
         mujoco.mj_fwdPosition(world.model, data)
         goal, still = world.rest, np.zeros(7, np.float32)
         for i in range(_SETTLE_STEPS):
@@ -197,7 +211,7 @@ class ArmEnv:
             BadConfig: the action leaves the spec's limits; only what passed `vla.safety` may come here.
         """
         world, episode, data = self._world, self._episode, self._data
-        world.enter(episode.fixtures)
+        world.enter(episode.layout)
         goal, close = episode.goal, 0.0
         if command.mode is Mode.TRACK:
             action = command.action
@@ -221,7 +235,7 @@ class ArmEnv:
         world = snapshot.episode.task.world()
         self._switch(world)
         self._episode = snapshot.episode
-        world.enter(self._episode.fixtures)
+        world.enter(self._episode.layout)
         mujoco.mj_setState(world.model, self._data, snapshot.physics, _STATE)
         # Positions and contacts only: a full mj_forward would change the solver's warm start, and what follows.
         mujoco.mj_fwdPosition(world.model, self._data)
@@ -235,13 +249,13 @@ class ArmEnv:
         return np.clip(self._episode.task.expert.action(self._view()), self._low, self._high)
 
     def set_instruction(self, instruction: str) -> None:
-        """Say something else to the policy; the goal stays."""
-        self._episode = replace(self._episode, instruction=instruction)
+        """Say something else to the policy; the goal stays. What it is about is not known then."""
+        self._episode = replace(self._episode, instruction=instruction, progress=begin(""))
 
     def render(self, camera: str, height: int, width: int) -> Image:
         """One upright image from "agent", "wrist" or another camera of the scene."""
         world = self._world
-        world.enter(self._episode.fixtures)
+        world.enter(self._episode.layout)
         world.show_switches(self._data)
         return render(world.model, self._data, _CAMERAS.get(camera, camera), height, width, self._look)
 
@@ -260,11 +274,12 @@ class ArmEnv:
     def _finish(self, episode: _Episode) -> None:
         """The end of a control period: positions and contacts of the new state, and its verdict."""
         mujoco.mj_fwdPosition(self._world.model, self._data)
-        self._episode = replace(episode, success=self._world.success(self._data))
+        progress = advance(episode.progress, self._world, self._data, episode.goal)
+        self._episode = replace(episode, success=self._world.success(self._data), progress=progress)
 
     def _view(self) -> View:
         world, episode = self._world, self._episode
-        world.enter(episode.fixtures)
+        world.enter(episode.layout)
         tool, orientation = world.osc.tool(self._data)
         return View(
             world,

@@ -1,12 +1,12 @@
 """A suite as a Gymnasium environment, for code that speaks only that.
 
-`gymnasium.make("vla_sim.gym_env:vla/Tabletop-v0")` imports this module, which registers it. The action is physical and
-goes to the simulator as it is: no pipeline, schedule or safety filter is in between.
+`gymnasium.make("vla_sim.gym_env:vla/Tabletop-v0")` imports this module, which registers every installed suite:
+`libero_object` is `vla/LiberoObject-v0`. The action is physical and goes to the simulator as it is: no pipeline,
+schedule or safety filter is in between.
 """
 
 from __future__ import annotations
 
-import string
 from typing import Any
 
 import gymnasium
@@ -33,8 +33,8 @@ class SuiteEnv(gymnasium.Env[GymObservation, Floats]):
         self.metadata = SuiteEnv.metadata | {"render_fps": round(spec.control_rate_hz)}
         low, high = (np.array([getattr(d, side) for d in spec.state], np.float32) for side in ("low", "high"))
         images = {c.name: spaces.Box(0, 255, (c.height, c.width, 3), np.uint8) for c in spec.cameras}
-        longest = max(map(len, found.instructions))
-        sentence = spaces.Text(longest, charset=string.ascii_lowercase + " ")
+        longest, letters = max(map(len, found.instructions)), "".join(sorted(set("".join(found.instructions))))
+        sentence = spaces.Text(longest, charset=letters)
         self.observation_space = spaces.Dict(images | {"state": spaces.Box(low, high), "instruction": sentence})
         self.action_space = spaces.Box(spec.action_low, spec.action_high)
 
@@ -68,4 +68,6 @@ class SuiteEnv(gymnasium.Env[GymObservation, Floats]):
         return {"task": self._env.task, "success": self._env.success, "failure": self._env.failure}
 
 
-gymnasium.register("vla/Tabletop-v0", entry_point="vla_sim.gym_env:SuiteEnv", kwargs={"suite": "tabletop"})
+for _name in registry.suites():
+    _id = f"vla/{_name.title().replace('_', '')}-v0"
+    gymnasium.register(_id, entry_point="vla_sim.gym_env:SuiteEnv", kwargs={"suite": _name})

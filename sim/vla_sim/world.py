@@ -16,9 +16,11 @@ from typing import Any
 
 import numpy as np
 
+from vla_sim.dress import PLAIN, Dress, Wardrobe
 from vla_sim.osc import OSC, Goal
 from vla_sim.panda import Doubles
 from vla_sim.shapes import Shapes
+from vla_sim.things import Things
 
 CONTROL_RATE_HZ = 20.0
 _LARGEST_IMAGE = 640
@@ -32,6 +34,8 @@ class Layout:
     qvel: Doubles
     fixtures: Doubles
     """(F, 7) position [m] and quaternion (w, x, y, z) of each fixture's body: part of the model, not of the state."""
+    dress: Dress = PLAIN
+    """What looks different; part of the model, too."""
 
 
 class World:
@@ -53,12 +57,14 @@ class World:
         """(3,) [m] the robot's base in the world; its axes are the world's."""
         self.substeps = round(1.0 / CONTROL_RATE_HZ / self.model.opt.timestep)
         self.shapes = Shapes(self.model)
+        self.things = Things(self.model)
+        self.wardrobe, self._worn = Wardrobe(self.model, self.things), PLAIN
         fixtures = getattr(self.env, "fixtures_dict", {}).values()
         self._fixtures = [self.model.body(fixture.root_body).id for fixture in fixtures]
         self.first = self._read()
         """The layout that the first reset drew."""
         self._entered: Doubles | None = None
-        self.enter(self.first.fixtures)
+        self.enter(self.first)
 
     def draw(self, seed: int) -> Layout:
         """A layout from the scene's own placement rules."""
@@ -67,13 +73,17 @@ class World:
             self.env.reset()
         return self._read()
 
-    def enter(self, fixtures: Doubles) -> None:
-        """Put the fixtures of an episode into the shared model; nothing to do when they are there."""
-        if self._entered is fixtures:
-            return
-        for body, pose in zip(self._fixtures, fixtures, strict=True):
-            self.model.body_pos[body], self.model.body_quat[body] = pose[:3], pose[3:]
-        self._entered = fixtures
+    def enter(self, layout: Layout) -> None:
+        """Put an episode's fixtures and dress into the shared model; nothing to do when they are there."""
+        if self._entered is not layout.fixtures:
+            for body, pose in zip(self._fixtures, layout.fixtures, strict=True):
+                self.model.body_pos[body], self.model.body_quat[body] = pose[:3], pose[3:]
+            self._entered = layout.fixtures
+        if self._worn is not layout.dress:
+            self.wardrobe.wear(layout.dress)
+            if self._worn.size != layout.dress.size:
+                self.shapes = Shapes(self.model)
+            self._worn = layout.dress
 
     def success(self, data: Any) -> bool:
         """What the official environment says of this state; its positions and contacts must be up to date."""

@@ -9,9 +9,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import lerobot_parts
 import numpy as np
 import pytest
-import torch
 
 from vla import registry
 from vla.errors import BadCheckpoint, BadConfig, UnknownName
@@ -27,38 +27,8 @@ SPEC = SUITE.spec
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small ACT, untrained, as `lerobot-train` saves one, with our spec beside it."""
-    from lerobot.configs import FeatureType, PolicyFeature
-    from lerobot.policies.act.configuration_act import ACTConfig
-    from lerobot.policies.act.modeling_act import ACTPolicy
-    from lerobot.policies.factory import make_pre_post_processors
-
-    torch.manual_seed(0)
-    inputs = {f"observation.images.{c.name}": PolicyFeature(FeatureType.VISUAL, (3, 64, 64)) for c in SPEC.cameras}
-    inputs["observation.state"] = PolicyFeature(FeatureType.STATE, (len(SPEC.state),))
-    config = ACTConfig(
-        input_features=inputs,
-        output_features={"action": PolicyFeature(FeatureType.ACTION, (len(SPEC.action),))},
-        chunk_size=4,
-        n_action_steps=4,
-        pretrained_backbone_weights=None,
-        dim_model=32,
-        n_heads=2,
-        dim_feedforward=32,
-        n_encoder_layers=1,
-        device="cpu",
-    )
-    low, high = SPEC.action_low, SPEC.action_high
-    stats = {"action": {"mean": (low + high) / 2, "std": (high - low) / 8}}
-    stats["observation.state"] = {"mean": np.zeros(len(SPEC.state)), "std": np.ones(len(SPEC.state))}
-    stats |= {
-        name: {"mean": np.full((3, 1, 1), 0.5), "std": np.full((3, 1, 1), 0.3)} for name in inputs if "image" in name
-    }
-    stats = {name: {k: torch.as_tensor(v, dtype=torch.float32) for k, v in s.items()} for name, s in stats.items()}
     folder = tmp_path_factory.mktemp("lerobot") / "pretrained_model"
-    ACTPolicy(config).save_pretrained(folder)
-    for pipeline in make_pre_post_processors(config, dataset_stats=stats):
-        pipeline.save_pretrained(folder)
-    SPEC.save(folder / "spec.json")
+    lerobot_parts.save_act(folder, SPEC)
     return folder
 
 

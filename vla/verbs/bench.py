@@ -30,6 +30,8 @@ class Args:
     """Folder for what the benchmark makes; a benchmark that was interrupted goes on from it."""
     json: bool = False
     """One JSON object a line instead of a table."""
+    policy: str | None = None
+    """A policy to measure with, where the benchmark takes one: runs/x, bundles/x, or scheme:path."""
     workers: int = 2
     """Processes, and threads while training."""
 

@@ -8,6 +8,7 @@ demonstration shares its layout with an evaluation. LIBERO-PRO's perturbations a
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 from vla.errors import Missing, UnknownName
 from vla.spec import Camera
 from vla_sim.arm_env import ArmEnv, Task, named, panda_spec
+from vla_sim.arm_probes import ProbedArm, probes_of
 from vla_sim.decimation import decimate, shrink_textures
 from vla_sim.libero_expert import PredicateExpert
 from vla_sim.rendering import Look
@@ -36,6 +38,8 @@ _LOOKS = {
 PERTURBATIONS = {"language": "lan", "object": "object", "swap": "swap", "task": "task"}
 """LIBERO-PRO's changes to spatial, object, goal and 10, and how its folders call them: other words, other looks of the
 objects, places exchanged, another goal in the same scene."""
+_NO_PROBES = ("objects_size",)
+"""Its objects are meshes."""
 _WORLDS = 12
 """Compiled scenes kept in a process, each some 300 MB."""
 
@@ -43,6 +47,9 @@ _WORLDS = 12
 class LiberoSuite:
     """One of the five."""
 
+    skills: Sequence[str]
+    tasks: Sequence[str]
+    instructions: Sequence[str]
     film_camera = "agent"
 
     def __init__(self, name: str, *variants: str) -> None:
@@ -82,6 +89,15 @@ class LiberoSuite:
         others = [t.instruction for t in self._tasks.values() if t.instruction != self._tasks[task].instruction]
         return others[np.random.default_rng([seed, 11]).integers(len(others))]
 
+    @property
+    def probes(self) -> dict[str, str]:
+        """What may be changed, to find out what a policy depends on."""
+        return probes_of(self._tasks, _NO_PROBES)
+
+    def probed(self, probe: str) -> ProbedArm:
+        """The same suite with one thing changed. Raises UnknownName."""
+        return ProbedArm(self, self._tasks, probe, _NO_PROBES)
+
     def _task(self, seed: int, name: str | None) -> Task:
         return named(self._tasks, self.name, name if name is not None else self.tasks[seed % len(self.tasks)])
 
@@ -120,7 +136,8 @@ def _task_of(suite: str, n_tasks: int, problem: Any, variant: str, visual: str) 
 
     world = functools.partial(_world, file, visual)
     skill = "several" if len(goals) > 1 else _SKILL.get(goals[0][0], "put")
-    return Task(problem.name, skill, said, world, layout, PredicateExpert(goals), _MAX_STEPS[suite])
+    target = goals[0][1] if skill == "put" else ""
+    return Task(problem.name, skill, said, world, layout, PredicateExpert(goals), _MAX_STEPS[suite], target)
 
 
 _SKILL = {"in": "put", "on": "put", "open": "open", "close": "close", "turnon": "turn", "turnoff": "turn"}

@@ -7,6 +7,7 @@ where robosuite puts it, without noise. Only the sentences are ours.
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from vla.errors import Missing
 from vla.spec import Camera
 from vla.types import Floats
 from vla_sim.arm_env import ArmEnv, Task, View, named, panda_spec
+from vla_sim.arm_probes import ProbedArm, probes_of
 from vla_sim.grasps import from_above
 from vla_sim.osc import DOWN, turn_between
 from vla_sim.panda import Doubles
@@ -38,7 +40,10 @@ _WORDS = {
     "PickPlaceBread": "put the bread into its bin",
     "PickPlaceCereal": "put the cereal into its bin",
 }
+_TARGETS = {"Lift": "cube", "Stack": "cubeA"}
 _MAX_STEPS = {"Lift": 100, "Stack": 160}
+_NO_PROBES = {"pick_place": ("objects_pose", "objects_size")}
+"""Its bins stay where they are and leave no room, and its objects are no boxes."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +115,9 @@ def _place(view: View) -> Place:
 class RobosuiteSuite:
     """One family of robosuite's tasks."""
 
+    skills: Sequence[str]
+    tasks: Sequence[str]
+    instructions: Sequence[str]
     film_camera = "agent"
 
     def __init__(self, name: str, skill: str, *tasks: str) -> None:
@@ -134,13 +142,23 @@ class RobosuiteSuite:
         others = [words for other, words in _WORDS.items() if other != task]
         return others[np.random.default_rng([seed, 11]).integers(len(others))]
 
+    @property
+    def probes(self) -> dict[str, str]:
+        """What may be changed, to find out what a policy depends on."""
+        return probes_of(self._tasks, _NO_PROBES.get(self.name, ()))
+
+    def probed(self, probe: str) -> ProbedArm:
+        """The same suite with one thing changed. Raises UnknownName."""
+        return ProbedArm(self, self._tasks, probe, _NO_PROBES.get(self.name, ()))
+
     def _task(self, seed: int, name: str | None) -> Task:
         return named(self._tasks, self.name, name if name is not None else self.tasks[seed % len(self.tasks)])
 
 
 def _task(name: str, skill: str) -> Task:
     world = functools.partial(_world, name)
-    return Task(name, skill, _WORDS[name], world, World.draw, RobosuiteExpert(), _MAX_STEPS.get(name, 240))
+    target = _TARGETS.get(name, name.removeprefix("PickPlace"))
+    return Task(name, skill, _WORDS[name], world, World.draw, RobosuiteExpert(), _MAX_STEPS.get(name, 240), target)
 
 
 @functools.cache
