@@ -15,6 +15,7 @@ from vla.types import Floats, Image, Mode, Observation
 from vla_sim.arm_env import SENSOR_PX
 from vla_sim.osc import DOWN, MOVE_M, TURN_RAD, turn_between
 from vla_sim.panda import Doubles
+from vla_sim.rendering import share_display
 from vla_sim.world import quiet
 
 _CAMERAS = {"agent": "image", "wrist": "image2"}
@@ -34,6 +35,7 @@ def lerobot_env(suite: str, task: int, agent_px: int, wrist_px: int) -> Any:
 
         # Theirs unpickles the upstream files of initial states; the package ships the same numbers as npz.
         theirs.get_task_init_states = lambda suite, index, is_libero_plus=False: suite.get_task_init_states(index)
+        share_display()
         problems = benchmark.get_benchmark(suite)(task_order_index=0)
         env = theirs.LiberoEnv(
             problems,

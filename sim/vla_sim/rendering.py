@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import os
 import sys
+import weakref
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +19,7 @@ import numpy as np
 from vla.errors import BadConfig, Missing
 from vla.types import Image
 
-__all__ = ["Look", "mujoco", "render"]
+__all__ = ["Look", "mujoco", "render", "share_display"]
 
 if sys.platform == "linux":
     os.environ.setdefault("MUJOCO_GL", "egl")
@@ -54,8 +55,10 @@ class _Canvas:
     """A model's meshes and textures in OpenGL, to draw images of any size up to the model's offscreen buffer."""
 
     def __init__(self, model: Any, look: Look) -> None:
-        self.model = model  # held, so that its id stays its own
-        model.vis.quality.offsamples = look.samples  # read once, when the context is made
+        quality = model.vis.quality  # read once, when the context is made
+        quality.offsamples = look.samples
+        shadow_px = quality.shadowsize
+        quality.shadowsize = shadow_px if look.shadows else 0  # 67 MB at MuJoCo's 4096
         try:
             self._gl = mujoco.GLContext(model.vis.global_.offwidth, model.vis.global_.offheight)
             self._gl.make_current()
@@ -63,6 +66,8 @@ class _Canvas:
         except Exception as error:  # each GL backend raises its own
             backend = os.environ.get("MUJOCO_GL", "")
             raise Missing(f"cannot create an OpenGL context with MUJOCO_GL={backend!r}: {error}. {_HELP}") from error
+        finally:
+            quality.shadowsize = shadow_px
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._context)
         self._scene = mujoco.MjvScene(model, maxgeom=10_000)
         self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = look.shadows
@@ -72,12 +77,12 @@ class _Canvas:
         self._camera = mujoco.MjvCamera()
         self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
 
-    def draw(self, data: Any, camera: str, height: int, width: int) -> Image:
+    def draw(self, model: Any, data: Any, camera: str, height: int, width: int) -> Image:
         """One image, upright: OpenGL's rows begin at the bottom."""
         self._gl.make_current()
-        self._camera.fixedcamid = self.model.camera(camera).id
+        self._camera.fixedcamid = model.camera(camera).id
         everything = mujoco.mjtCatBit.mjCAT_ALL.value
-        mujoco.mjv_updateScene(self.model, data, self._options, None, self._camera, everything, self._scene)
+        mujoco.mjv_updateScene(model, data, self._options, None, self._camera, everything, self._scene)
         whole, image = mujoco.MjrRect(0, 0, width, height), np.empty((height, width, 3), np.uint8)
         mujoco.mjr_render(whole, self._scene, self._context)
         mujoco.mjr_readPixels(image, None, whole, self._context)
@@ -104,7 +109,7 @@ def render(model: Any, data: Any, camera: str, height: int, width: int, look: Lo
     if height > most.offheight or width > most.offwidth:
         raise BadConfig(f"images may be up to {most.offheight} x {most.offwidth} here, not {height} x {width}")
     mujoco.mj_camlight(model, data)
-    return _canvas(model, look).draw(data, camera, height, width)
+    return _canvas(model, look).draw(model, data, camera, height, width)
 
 
 def _canvas(model: Any, look: Look) -> _Canvas:
@@ -114,10 +119,30 @@ def _canvas(model: Any, look: Look) -> _Canvas:
         if not _canvases:  # after MuJoCo's own exit handler was registered, so that this one runs before it
             atexit.register(_close)
         _canvases[key] = canvas
+        weakref.finalize(model, _forget, key).atexit = False
         if len(_canvases) > _MOST_CANVASES:
             _canvases.popitem(last=False)[1].close()
     _canvases.move_to_end(key)
     return _canvases[key]
+
+
+def _forget(key: tuple[int, Look]) -> None:
+    """A model is gone: another may get its id."""
+    if canvas := _canvases.pop(key, None):
+        canvas.close()
+
+
+def share_display() -> None:
+    """Before robosuite draws: have it use the EGL display that MuJoCo opened instead of opening the same once more.
+
+    Whoever opens it closes it at exit, under everyone's feet.
+    """
+    if os.environ.get("MUJOCO_GL") == "egl":
+        import mujoco.egl
+        from robosuite.renderers.context import egl_context
+
+        mujoco.GLContext(1, 1).free()
+        egl_context.EGL_DISPLAY = mujoco.egl.EGL_DISPLAY
 
 
 def _close() -> None:

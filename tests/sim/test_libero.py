@@ -41,9 +41,11 @@ def official() -> Any:
     """LIBERO's own environment, with its own cameras and controller."""
     from pathlib import Path
 
+    from vla_sim.rendering import share_display
     from vla_sim.world import quiet
 
     with quiet():
+        share_display()
         from libero.libero import get_libero_path
         from libero.libero.envs import OffScreenRenderEnv
 

@@ -6,7 +6,12 @@ import os
 import subprocess
 import sys
 
-DRAW = "from vla_sim.suites.tabletop import TabletopSuite; e = TabletopSuite().make(); e.observe(); print(e.steps)"
+DRAW = """
+from vla_sim.suites.tabletop import TabletopSuite
+e = TabletopSuite().make()
+e.observe()
+print(e.steps)
+"""
 
 
 def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -17,6 +22,41 @@ def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
 def test_drawing_ends_without_complaints_from_the_driver() -> None:
     done = run(DRAW)
     assert (done.returncode, done.stdout, done.stderr) == (0, "0\n", "")
+
+
+def test_it_does_so_when_robosuite_drew_in_between() -> None:
+    """Each opens the same display, and whoever opened it closes it at exit: it must not be before ours are freed."""
+    theirs = """
+from vla_sim.world import quiet
+from vla_sim.rendering import share_display
+with quiet():
+    import robosuite
+    share_display()
+    env = robosuite.make("Lift", robots="Panda", use_camera_obs=True, camera_names="agentview", has_renderer=False)
+    env.reset()
+    env.close()
+"""
+    done = run(DRAW + theirs)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "0\n", "")
+
+
+def test_memory_does_not_grow_with_models_that_come_and_go() -> None:
+    code = """
+import mujoco
+from vla_sim.rendering import Look, _canvases, render
+def resident_mb():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096 / 1e6
+xml = "<mujoco><worldbody><camera name='c' pos='0 0 2'/><geom size='0.5'/></worldbody></mujoco>"
+def draw():
+    model = mujoco.MjModel.from_xml_string(xml)
+    data = mujoco.MjData(model)
+    mujoco.mj_forward(model, data)
+    return render(model, data, "c", 32, 32).max()
+began = [draw() for _ in range(3)] and resident_mb()
+assert min(draw() for _ in range(30)) > 50
+print(len(_canvases), resident_mb() - began < 30)
+"""
+    assert run(code).stdout == "0 True\n"
 
 
 def test_a_gl_backend_that_cannot_work_is_named_with_the_remedy() -> None:
