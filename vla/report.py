@@ -36,6 +36,9 @@ SHOWN = 4
 ALL_PAIRS = 4
 """Up to so many arms each is compared with each; of more, all with the first."""
 
+DIGITS = {"seconds": "%.2f", "path": "%.3f", "smoothness": "%.1f"}
+"""How the means of MEASURES are written."""
+
 MEDIA = {".mp4": "video/mp4", ".png": "image/png", ".jpg": "image/jpeg"}
 
 
@@ -56,6 +59,7 @@ class Arm:
     """The same by the simulator's reason."""
     crashes: list[str]
     colour: int
+    """Number of its colour on the page."""
 
 
 @dataclass(frozen=True)
@@ -140,9 +144,10 @@ def write(out: Path, runs: list[Path], title: str, summary: Mapping[str, Any] | 
         pairs=list(_pairs(arms)),
         measures=[name for name in MEASURES if any(arm.means[name] is not None for arm in arms)],
         measure_names=MEASURES,
+        digits=DIGITS,
         learning=report_plots.learning_curves(logs) if logs else "",
         oracle=report_plots.oracle_errors(curves) if curves else "",
-        clips=[clip for run, name in names.items() for clip in _clips(run, name)],
+        clips=[clip for run, name in names.items() for clip in _clips(run, name, {arm.name: arm for arm in arms})],
         phases=_by_frequency(arm.phases for arm in arms),
         reasons=_by_frequency(arm.failures for arm in arms),
         failed=[failure for arm in arms for failure in _failed(arm)],
@@ -155,7 +160,10 @@ def write(out: Path, runs: list[Path], title: str, summary: Mapping[str, Any] | 
 
 
 def _arms(names: Mapping[Path, str]) -> Iterator[Arm]:
-    colours = itertools.cycle(range(report_plots.ARM_COLOURS))
+    evaluations = [path for path in names if (path / "episodes.jsonl").exists()]
+    # More arms than colours: one for the first, which all others are compared with, and one for these.
+    few = len(evaluations) <= report_plots.ARM_COLOURS
+    colours = itertools.count() if few else itertools.chain([0], itertools.repeat(report_plots.ARM_COLOURS - 1))
     for path, name in names.items():
         if not (path / "run.json").exists():
             continue
@@ -216,10 +224,16 @@ def _failed(arm: Arm) -> Iterator[Failure]:
         if row is None or row["success"] or shown[_phase(row)] >= SHOWN:
             continue
         shown[_phase(row)] += 1
-        wrong = row.get("target") and row.get("approached") not in ("", row["target"])
-        went = f", went for {row['approached']} first" if wrong else ""
-        caption = f"{row.get('instruction', row.get('task', ''))}: {_reason(row)}{went} (seed {seed})"
-        yield Failure(_phase(row), arm, caption.replace("_", " "), base64.b64encode(file.read_bytes()).decode())
+        yield Failure(_phase(row), arm, _caption(row), base64.b64encode(file.read_bytes()).decode())
+
+
+def _caption(row: Mapping[str, Any]) -> str:
+    """What the policy was told, and what came of it."""
+    wrong = row.get("target") and row.get("approached") not in ("", row["target"])
+    went = f", went for {row['approached']} first" if wrong else ""
+    end = "success" if row["success"] else _reason(row)
+    told = row.get("instruction", row.get("task", ""))
+    return f"{told}: {end}{went} (seed {row['seed']})".replace("_", " ")
 
 
 _RATES = {
@@ -252,11 +266,14 @@ def _figures(summary: Mapping[str, Any]) -> Iterator[Figure]:
             yield Figure(label, form.format(number))
 
 
-def _clips(run: Path, name: str) -> Iterator[Clip]:
+def _clips(run: Path, name: str, arms: Mapping[str, Arm]) -> Iterator[Clip]:
+    rows = by_seed(arms[name].run) if name in arms else {}
     for file in sorted((run / "videos").glob("*")):
         if mime := MEDIA.get(file.suffix):
-            data = base64.b64encode(file.read_bytes()).decode()
-            yield Clip(name, file.stem.replace("_", " "), mime, data)
+            seed = file.stem.partition("_")[0]
+            row = rows.get(int(seed)) if seed.isdecimal() else None
+            caption = _caption(row) if row is not None else file.stem.replace("_", " ")
+            yield Clip(name, caption, mime, base64.b64encode(file.read_bytes()).decode())
 
 
 def _short_names(runs: list[Path]) -> list[str]:

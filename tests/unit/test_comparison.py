@@ -72,7 +72,7 @@ def test_the_verb_prints_both_rates_and_the_difference(tmp_path: Path, capsys: p
     out = capsys.readouterr().out
     assert "100.0% [83.9, 100.0] n=20" in out
     assert "+50.0 points" in out
-    assert "p=0.002" in out
+    assert "p=0.00098" in out
     assert cli.main(["compare", str(tmp_path / "a"), str(tmp_path / "b"), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["all"]["paired"]["wins"] == 10
