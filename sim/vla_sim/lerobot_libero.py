@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from typing import Any
 
 import numpy as np
@@ -118,6 +120,6 @@ def rollout(vector: Any, policy: InLeRobot) -> bool:
     def as_it_is(value: Any) -> Any:
         return value
 
-    with quiet():
+    with quiet(), contextlib.redirect_stderr(io.StringIO()):  # its own bar would be drawn over ours
         found = lerobot_eval.rollout(vector, policy, as_it_is, as_it_is, as_it_is, as_it_is)
     return bool(found["success"].any())

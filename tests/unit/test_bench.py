@@ -19,6 +19,7 @@ from vla.verbs.bench import Metric
 from vla.verbs.benches import demo as demo_bench
 from vla.verbs.benches import heads as heads_bench
 from vla.verbs.benches import statistics as statistics_bench
+from vla.verbs.benches import suites as suites_bench
 
 KEYS = ["bench", "metric", "value", "unit", "n", "low", "high", "target", "met", "revision"]
 
@@ -161,3 +162,38 @@ def test_statistics_are_measured_against_the_truth(
     monkeypatch.setattr(statistics_bench, "wilson", lambda k, n: wilson(k, n, 0.9))
     (*_, farthest) = statistics_bench._wilson(np.random.default_rng(0))
     assert farthest.met is False
+
+
+class BothWays:
+    """LeRobot's loop and ours, as the benchmark of suites sees them; stops the third episode of the first try."""
+
+    tried = 0
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+
+    def episode(self, number: int) -> suites_bench.Row:
+        BothWays.tried += 1
+        if BothWays.tried == 3:
+            raise KeyboardInterrupt
+        return suites_bench.Row(1_000_000 + 10 * number, number != 1, number != 2, 6.0, 60.0)
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_policy_through_both_loops_is_compared_and_goes_on_after_an_interruption(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(suites_bench, "_Both", BothWays)
+    command = ["bench", "suites", "--policy", "runs/x", "--json", "--out", str(tmp_path)]
+    assert main(command) == 130
+    assert main(command) == 0
+    rows = {row["metric"]: row for row in map(json.loads, capsys.readouterr().out.splitlines())}
+    n = suites_bench.EPISODES
+    assert BothWays.tried == n + 1
+    assert rows["the policy, success through ours"]["value"] == (n - 1) / n
+    assert rows["ours minus LeRobot's"]["value"] == 0
+    assert rows["the policy through ours, full meshes, episodes"]["value"] == 600
+    ratio = rows["the policy, ours to LeRobot"]
+    assert (ratio["value"], ratio["met"], ratio["n"]) == (10, True, n)
