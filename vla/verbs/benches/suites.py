@@ -158,7 +158,9 @@ class _Both:
         self._vector = gymnasium.vector.SyncVectorEnv([lambda: self._theirs], autoreset_mode=mode)
         self._policy = InLeRobot(self._pipeline, self._theirs, config.n_action_steps)
         self._vector.reset(seed=[0])  # builds the scene
-        self._suite.make().reset(config.seed, self._suite.tasks[config.task])
+        env = self._suite.make()
+        env.reset(config.seed, self._suite.tasks[config.task])
+        env.observe()
 
     def episode(self, number: int) -> Row:
         """The initial state of a number through both; whichever is second has warm caches, so they take turns."""
