@@ -33,7 +33,7 @@ PROBES = {
     "vision_light": "half to three quarters of the light, or a quarter more, a little coloured",
     "vision_texture": "the surface wears another material of the scene",
     "vision_camera": "the outer camera 2 to 4 cm and 1 to 3 degrees off",
-    "objects_pose": "everything 2 to 4 cm aside, furniture included",
+    "objects_pose": "everything 2 to 4 cm aside or nearer, furniture included",
     "objects_size": "cubes 5 to 15% smaller, or 3 to 6% larger",
     "objects_colour": "what can be moved is darker and tinged",
 }
@@ -168,8 +168,8 @@ def _laid_out(probe: str, plain: Callable[[World, int], Layout], world: World, s
     layout, rng = plain(world, seed), np.random.default_rng([seed, _STREAM])
     if probe != "objects_pose":
         return replace(layout, dress=_dress(probe, world, rng))
-    angle = rng.uniform(0.0, 2 * np.pi)
-    shift = rng.uniform(0.02, 0.04) * np.array([np.cos(angle), np.sin(angle)])
+    angle = rng.uniform(-np.pi / 2, np.pi / 2)  # to the side or towards the base: farther off the elbow is straight
+    shift = rng.uniform(0.02, 0.04) * np.array([-np.cos(angle), np.sin(angle)])
     qpos, fixtures = layout.qpos.copy(), layout.fixtures.copy()
     for address in world.things.qpos:
         qpos[address : address + 2] += shift
