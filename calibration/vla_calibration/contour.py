@@ -27,8 +27,10 @@ SEARCH_PX = (24.0, 12.0, 12.0, 6.0, 6.0, 4.0, 4.0)
 """How far to either side an edge is searched for, at each iteration."""
 _SPACING_PX = 2.0
 _OUTSIDE_PX = 2.5
+_MIN_IN_SIGHT = 0.9
+"""Share of the outline that must lie in the image, its border excepted."""
 _STEP_PX = 0.5
-_MIN_GRADIENT = 2.0
+_MIN_GRADIENT = 8.0
 """Grey levels a pixel below which there is no edge."""
 _TUKEY = 4.685
 _MIN_SIGMA_PX = 0.3
@@ -125,7 +127,7 @@ def find(image: Image, mesh: Mesh, camera: CameraModel, expected: Doubles) -> Fo
         if seen.sum() < 0.3 * len(seen) or seen.sum() < 30:
             return None
         J = np.einsum("ni,nij->nj", normals, by_point @ pose[:3, :3] @ _by_twist(points))[seen]
-        step, weight = _robust(J, off[seen])
+        step, weight = _robust(J, off[seen], reach / 6)
         pose = moved(pose, step)
         good = weight > 0
         left = off[seen] - J @ step
@@ -155,7 +157,10 @@ def _outline(mesh: Mesh, camera: CameraModel, pose: Doubles) -> tuple[Doubles, D
     normals = np.stack([along[:, 1], -along[:, 0]], 1) / np.maximum(np.linalg.norm(along, axis=1), 1e-9)[:, None]
     inside = _filled(mesh.faces[front], pixels, camera)
     left, right = (_at(inside, at + side * _OUTSIDE_PX * normals) for side in (1, -1))
-    kept = (left != right) & camera.sees(at, SEARCH_PX[0])
+    rim_of_all = left != right
+    kept = rim_of_all & camera.sees(at, SEARCH_PX[0])
+    if kept.sum() < _MIN_IN_SIGHT * rim_of_all.sum():
+        return None
     return (points[kept], np.where(left, -1, 1)[kept, None] * normals[kept]) if kept.sum() >= 30 else None
 
 
@@ -187,13 +192,13 @@ def _edges(smooth: Doubles, pixels: Doubles, normals: Doubles, reach: float) -> 
     return steps[best + 1] + _STEP_PX * np.clip(peak, -1, 1), top > _MIN_GRADIENT
 
 
-def _robust(J: Doubles, off: Doubles) -> tuple[Doubles, Doubles]:
+def _robust(J: Doubles, off: Doubles, most_px: float) -> tuple[Doubles, Doubles]:
     """The twist (6,) that moves the outline onto its edges, and each point's weight (N,)."""
     step, weight = np.zeros(6), np.ones(len(off))
     prior = np.diag([1 / 0.05**2] * 3 + [1 / 0.1**2] * 3)  # keeps what the outline does not show where it was
     for _ in range(10):
         left = off - J @ step
-        sigma = max(1.4826 * float(np.median(np.abs(left))), _MIN_SIGMA_PX)
+        sigma = float(np.clip(1.4826 * np.median(np.abs(left)), _MIN_SIGMA_PX, most_px))
         weight = np.square(np.maximum(0, 1 - np.square(left / (_TUKEY * sigma))))
         N = J.T @ (weight[:, None] * J) / sigma**2 + prior
         step = np.linalg.solve(N, J.T @ (weight * off) / sigma**2)

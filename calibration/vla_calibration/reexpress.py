@@ -1,19 +1,16 @@
 """Recordings made under one calibration, re-expressed under another, without recording again.
 
 Actions: positions, deltas and velocities of the base frame are turned (and absolute ones moved) into the new base.
-Images: what another camera place would have seen, exact for a pure turn of the camera, for everything on one plane, such
-as the table, and nearly so for what stands above it at a place that is known, such as the hand. The rest shifts by
-parallax.
+Images: what another camera place would have seen, exact for a pure turn of the camera and for everything on one plane,
+such as the table; what stands above the plane shifts by parallax.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from vla.errors import BadCalibration
 from vla.spec import Dim
@@ -22,18 +19,9 @@ from vla_calibration.camera import CameraModel
 from vla_calibration.geometry import Doubles, checked, inverse
 
 _FAR_M = 10.0
-_INPAINT_PX = 2.0
-
-
-@dataclass(frozen=True, eq=False)
-class Upright:
-    """Something above the plane, as an upright rectangle that faces the camera; in the base frame, [m]."""
-
-    place: Doubles
-    """(2,) x and y of its middle."""
-    half_width: float
-    low: float
-    high: float
+_CONTINUED = 1 / 16
+"""Of the image's height: about half of an object. Without it an object at the border is cut off; without an end it is
+drawn as a bar across the gap."""
 
 
 def reexpress(values: Floats, dims: Sequence[Dim], new_from_old: Doubles, frame: str = "base") -> Floats:
@@ -73,21 +61,18 @@ def as_seen_from(
     now: tuple[CameraModel, Doubles],
     then: tuple[CameraModel, Doubles],
     plane_z_m: float = 0.0,
-    standing: Sequence[Upright] = (),
 ) -> Image:
     """An image taken `now`, as the camera of `then` would have seen the plane z = `plane_z_m` of the base.
-
-    It is sampled, not averaged: give it an image that is sharper than the one wanted, as real cameras do.
 
     Args:
         image: (h, w, 3) uint8 RGB.
         now: the camera's lens and base_from_camera (4, 4) when it was taken.
         then: those wanted, usually the policy's.
         plane_z_m: height of what matters: the table, or half the height of the objects on it.
-        standing: what is above it, nearest last; what they hid from `now` is filled in from around.
 
     Returns:
-        (h', w', 3) of `then`'s size; the border repeated where `now` saw nothing.
+        (h', w', 3) of `then`'s size. Where `now` saw nothing the image's border goes on for `_CONTINUED` of its height,
+        so that what is cut by it keeps about its size; farther out is the image's median colour, as a rule the table's.
     """
     (lens, place), (wanted_lens, wanted_place) = now, then
     x, y = np.meshgrid(np.arange(wanted_lens.width), np.arange(wanted_lens.height))
@@ -98,33 +83,12 @@ def as_seen_from(
     # Rays that miss the plane (walls, sky) are as good as infinitely far: only the turn counts for them.
     far = ~(np.isfinite(reach) & (reach > 0) & (reach < _FAR_M))
     points = wanted_place[:3, 3] + directions * np.where(far, _FAR_M, reach)[:, None]
-    hidden = np.zeros(len(points), bool)
-    for upright in standing:
-        hidden |= _hits(upright, wanted_place, place[:3, 3], points - place[:3, 3])[0]
-    for upright in standing:
-        hit, there = _hits(upright, wanted_place, wanted_place[:3, 3], directions)
-        points[hit], hidden[hit] = there[hit], False
     camera_from_base = inverse(checked(place, "base_from_camera"))
     seen = points @ camera_from_base[:3, :3].T + camera_from_base[:3, 3]
     pixels = lens.project(seen)
-    pixels[seen[:, 2] <= 0] = -1e6
-    lookup = pixels.reshape(wanted_lens.height, wanted_lens.width, 2).astype(np.float32)
+    known = (seen[:, 2] > 0) & lens.sees(pixels, -_CONTINUED * lens.height)
+    shape = wanted_lens.height, wanted_lens.width
+    lookup = pixels.reshape(*shape, 2).astype(np.float32)
     drawn = cv2.remap(image, lookup, np.empty(0), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    if hidden.any():
-        mask = hidden.reshape(lookup.shape[:2]).astype(np.uint8)
-        drawn = cv2.inpaint(drawn, mask, _INPAINT_PX, cv2.INPAINT_TELEA)
+    drawn[~known.reshape(shape)] = np.median(image.reshape(-1, 3), 0)
     return np.asarray(drawn, np.uint8)
-
-
-def _hits(upright: Upright, faced: Doubles, eye: Doubles, directions: Doubles) -> tuple[npt.NDArray[np.bool_], Doubles]:
-    """Which rays (N,) from an eye (3,) meet a rectangle that faces the camera at `faced` (4, 4), and where (N, 3)."""
-    middle = np.array([*upright.place, 0.0])
-    towards = (faced[:3, 3] - middle) * [1, 1, 0]
-    normal = towards / np.linalg.norm(towards)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        reach = normal @ (middle - eye) / (directions @ normal)
-        points = eye + reach[:, None] * directions
-        across = np.abs((points - middle) @ [-normal[1], normal[0], 0.0])
-        return (reach > 0) & (across < upright.half_width) & (points[:, 2] > upright.low) & (
-            points[:, 2] < upright.high
-        ), points

@@ -30,10 +30,8 @@ class Faults:
     """(7,) true minus believed joint angles; what calibration has not taken away."""
     base_from_camera: Doubles | None = None
     """(4, 4) where the agent camera really is, OpenCV's frame; None where it belongs."""
-    correct: Callable[[Image, Doubles], Image] | None = None
-    """Makes what the policy sees of the sensor's image and of the tool's position (3,) [m], as the arm reports it."""
-    sensor_px: int = 64
-    """Edge of the agent camera's own image: real cameras have more pixels than a policy takes."""
+    correct: Callable[[Image], Image] | None = None
+    """What is done to the agent camera's image before the policy sees it."""
 
 
 class FaultySuite(TabletopSuite):
@@ -63,8 +61,7 @@ class FaultyTabletop(TabletopEnv):
         observation = super().observe()
         if self._faults.correct is None:
             return observation
-        edge = self._faults.sensor_px
-        images = {**observation.images, CAMERA: self._faults.correct(self.render(CAMERA, edge, edge), self._view.tool)}
+        images = {**observation.images, CAMERA: self._faults.correct(observation.images[CAMERA])}
         return replace(observation, images=images)
 
     def _look(self) -> View:
