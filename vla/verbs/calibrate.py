@@ -3,8 +3,9 @@
 capture: take guided views into --session; in simulation the arm drives itself (a robot's views: the ROS node).
 solve:   intrinsics, camera place and joint offsets from --session, added as a version to --store.
 show:    the newest version in --store (or --version). diff: two versions, --version against the newest.
-check:   --store against the camera places in the spec of --policy, and views taken now (--live, a session of a few)
-         against --store; exits 1 when the policy must not run.
+check:   --store against the camera places in the spec of --policy, and what is seen now against --store: views of a
+         board (--live, a session of a few), or the gripper itself (--stills, with --meshes and --model); exits 1 when
+         the policy must not run.
 export:  camera_info, easy_handeye2 and patched model files from --store into --out.
 time, tool, gripper: the camera's clock, the tool's tip or the gripper's width from --recording, added to --store.
 verifier: the score of --verifier as a probability of success, from rollouts of --policy in simulation; saved with it.
@@ -57,6 +58,10 @@ class Args:
     """Checkpoint or bundle folder: the one to check, or the one whose spec a solved calibration is for."""
     live: Path | None = None
     """Session of views taken just now, to check the live scene."""
+    stills: Path | None = None
+    """npz of images and joint angles taken just now, to check the live scene without a board."""
+    meshes: Path | None = None
+    """Folder of the arm's STL files; docs/calibration.md has their names."""
     out: Path = Path("calibration_export")
     """Folder to export into."""
     recording: Path | None = None
@@ -164,6 +169,8 @@ def _check(args: Args) -> int:
     results = check_spec(calibration, spec)
     if args.live is not None:
         results["live scene"] = _live(args, calibration, spec.drift or Drift())
+    if args.stills is not None:
+        results["gripper"] = _gripper(args, calibration, spec.drift or Drift())
     for name, result in results.items():
         print(f"{name:12} {result.level:7} {result.reason}")
     return 1 if any(r.level == "refuse" for r in results.values()) else 0
@@ -186,6 +193,23 @@ def _live(args: Args, calibration: Calibration, limits: Drift) -> DriftResult:
     chain = None if args.model is None else load_chain(args.model, args.hand)
     views = corrected(session.views, chain, calibration)
     return check_scene(views, session.config.board, entry, limits, entry.far_from_board)
+
+
+def _gripper(args: Args, calibration: Calibration, limits: Drift) -> DriftResult:
+    from vla.errors import BadCalibration, BadConfig
+    from vla_calibration.gripper_drift import check_gripper
+    from vla_calibration.kinematics import load_chain
+    from vla_calibration.stills import read_shape, read_stills
+
+    if args.stills is None or args.meshes is None or args.model is None:
+        raise BadConfig(
+            "the gripper is checked with --stills, --meshes and --model, and --hand: the link that carries it"
+        )
+    if args.camera not in calibration.cameras:
+        raise BadCalibration(f"{args.store} does not know camera {args.camera!r}: solve a session first")
+    chain = load_chain(args.model, args.hand)
+    stills = read_stills(args.stills, chain, calibration)
+    return check_gripper(stills, read_shape(args.meshes, chain), calibration.cameras[args.camera], limits)
 
 
 def _export(args: Args) -> int:
