@@ -148,7 +148,7 @@ def _outline(joints: Doubles, arm: ArmShape, entry: CameraEntry) -> tuple[Double
 
 def _explained(seen: Sequence[_Seen], arm: ArmShape, entry: CameraEntry, joint: int | None) -> _Cause:
     """The size of one cause that brings outlines and edges together."""
-    size = np.zeros(3 if joint is None else 1)
+    size: Doubles = np.zeros(3 if joint is None else 1)
     cost, explained = np.inf, 0.0
     most = _MOST_M if joint is None else _MOST_RAD
     J, _, _ = _all_rows(seen, arm, entry, joint, size, _LEAST_PX)

@@ -216,6 +216,22 @@ def test_an_image_from_another_place_shows_the_table_where_the_policy_knows_it()
     np.testing.assert_array_equal(as_seen_from(images[0], (lens, place), (lens, place)), images[0])
 
 
+def test_what_a_moved_camera_does_not_see_is_no_bar_of_what_stood_at_its_border() -> None:
+    from vla_calibration.camera import pinhole
+
+    lens = pinhole(64, 64, 0.5)
+    place = looking_at(np.array([0.0, 0.0, 1.0]), np.array([0.0, 0.0, 0.0]))
+    raised = moved(place, np.array([0, -0.15, 0, 0, 0, 0]))
+    image = np.full((64, 64, 3), 120, np.uint8)
+    image[56:, 30:38] = (200, 0, 0)  # cut by the lower border
+    drawn = as_seen_from(image, (lens, raised), (lens, place))
+    red = (drawn[:, :, 1] < 60).nonzero()[0]
+    gap = 63 - red.max()
+    assert gap > 12  # the view that was lost, less what the border goes on for
+    assert 9 <= np.ptp(red) + 1 <= 8 + 64 / 16 + 1
+    np.testing.assert_array_equal(drawn[-gap + 1 :], 120)
+
+
 def test_scores_become_probabilities(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     scores = rng.normal(3, 2, 4000)
