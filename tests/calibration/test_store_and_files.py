@@ -238,8 +238,14 @@ def test_scores_become_probabilities(tmp_path: Path) -> None:
     success = rng.random(4000) < 1 / (1 + np.exp(-(1.5 * scores - 4)))
     scale = fit_scale(scores[:2000], success[:2000])
     assert (scale.slope, scale.offset) == (pytest.approx(1.5, rel=0.15), pytest.approx(-4, rel=0.15))
+    assert scale.bend is None
     result = reliability(scale.p_success(scores[2000:]), success[2000:])
     assert result.calibration_error < 0.03
+    advantages = np.exp(rng.normal(0, 1.5, 2000))  # what counts is their logarithm
+    came = rng.random(2000) < 1 / (1 + np.exp(-2 * np.log(advantages)))
+    bent = fit_scale(advantages[:1000], came[:1000])
+    assert bent.bend is not None
+    assert reliability(bent.p_success(advantages[1000:]), came[1000:]).calibration_error < 0.05
     assert reliability(np.full(2000, 0.99), success[2000:]).calibration_error > 0.2
     plot(result, tmp_path / "plots" / "reliability.png")
     assert (tmp_path / "plots" / "reliability.png").stat().st_size > 5000

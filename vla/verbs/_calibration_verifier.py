@@ -24,11 +24,11 @@ class ScaleConfig:
     verifier: str
     suite: str
     candidates: int
-    n_action_steps: int
     seed: int
+    """Of the first episode."""
 
 
-def calibrate(policy: Path, verifier: str, suite: str, candidates: int, episodes: int, out: Path) -> dict[str, Any]:
+def calibrate(config: ScaleConfig, episodes: int, out: Path) -> dict[str, Any]:
     """Roll out, fit the scale to every other episode, judge it on the rest, and save it beside the verifier.
 
     Of each episode one decision counts, drawn at random: all of an episode share its outcome.
@@ -43,10 +43,10 @@ def calibrate(policy: Path, verifier: str, suite: str, candidates: int, episodes
     from vla import checkpoint
     from vla_calibration.verifier import fit_scale, plot, reliability
 
-    about = policy / "verifiers" / f"{verifier}.json"
-    if not about.is_file():
-        raise BadConfig(f"{policy} has no fitted verifier {verifier!r}: run `vla fit-verifier --verifier {verifier}`")
-    run = _rollouts(policy, verifier, suite, candidates, episodes, out)
+    policy, name = Path(config.policy), config.verifier
+    if not (policy / "verifiers" / f"{name}.json").is_file():
+        raise BadConfig(f"{policy} has no fitted verifier {name!r}: run `vla fit-verifier --verifier {name}`")
+    run = _rollouts(config, episodes, out)
     rows = sorted(run.rows(), key=lambda row: int(row["seed"]))[:episodes]
     scores = np.array([np.random.default_rng(row["seed"]).choice(row["scores"]) for row in rows])
     success = np.array([row["success"] for row in rows], bool)
@@ -62,14 +62,14 @@ def calibrate(policy: Path, verifier: str, suite: str, candidates: int, episodes
         "brier_of_the_mean": float(np.square(guess - success[held]).mean()),
         "episodes_fitted": int(fitted.sum()),
         "episodes_held_out": int(held.sum()),
-        "candidates": candidates,
-        "seed": SEED,
+        "candidates": config.candidates,
+        "seed": config.seed,
     }
-    checkpoint.save_scale(policy, verifier, saved)
+    checkpoint.save_scale(policy, name, saved)
     return saved
 
 
-def _rollouts(policy: Path, verifier: str, suite: str, candidates: int, episodes: int, out: Path) -> Run:
+def _rollouts(config: ScaleConfig, episodes: int, out: Path) -> Run:
     """One row an episode: its outcome, and the score of each candidate that was chosen."""
     from vla import registry
     from vla.pipeline import open_pipeline
@@ -77,14 +77,13 @@ def _rollouts(policy: Path, verifier: str, suite: str, candidates: int, episodes
     from vla.types import Decision
     from vla_sim.rollout import run_episodes
 
-    pipeline = open_pipeline(str(policy), verifier, candidates)
+    pipeline = open_pipeline(config.policy, config.verifier, config.candidates)
     judged = getattr(pipeline.verifier, "module", None)
     steps = getattr(getattr(judged, "config", None), "n_action_steps", 4)
-    config = ScaleConfig(str(policy), verifier, suite, candidates, steps, SEED)
     run = Run.create(out, "calibration", config, resume=True)
     done = {row["seed"] for row in run.rows()}
-    todo = [seed for seed in range(SEED, SEED + episodes) if seed not in done]
-    world = registry.suite(suite)()
+    todo = [seed for seed in range(config.seed, config.seed + episodes) if seed not in done]
+    world = registry.suite(config.suite)()
     with bar("episodes") as show:
         for start in range(0, len(todo), _BATCH):
             seeds = todo[start : start + _BATCH]

@@ -51,7 +51,7 @@ class Args:
     offsets_deg: tuple[float, ...] = ()
     """Simulation only: how far each joint is really off."""
     seed: int = 0
-    """Simulation only."""
+    """Simulation only: of the arm that captures, or how far on the seeds of a verifier's rollouts begin."""
     version: int | None = None
     """Version to show, or to compare the newest with."""
     policy: Path | None = None
@@ -239,13 +239,14 @@ def _recording(args: Args) -> int:
 
 def _verifier(args: Args) -> int:
     from vla.errors import BadConfig
-    from vla.verbs._calibration_verifier import calibrate
+    from vla.verbs._calibration_verifier import SEED, ScaleConfig, calibrate
 
     if args.policy is None:
         raise BadConfig("verifier needs --policy: the checkpoint folder that it was fitted for")
     out = args.policy / "verifiers" / f"{args.verifier}_scale"
-    for name, value in calibrate(args.policy, args.verifier, args.suite, args.candidates, args.episodes, out).items():
-        print(f"{name:>18}  {value:.4g}")
+    config = ScaleConfig(str(args.policy), args.verifier, args.suite, args.candidates, SEED + args.seed)
+    for name, value in calibrate(config, args.episodes, out).items():
+        print(f"{name:>18}  {value:.4g}" if isinstance(value, float) else f"{name:>18}  {value}")
     print(f"plot: {out / 'reliability.png'}; a bundle exported from now on has p_success")
     return 0
 

@@ -12,7 +12,10 @@ from vla.modules import Batch, Memory, Scores, Verifier
 
 
 class Scaled(Verifier):
-    """p_success = sigmoid(slope · score + offset); monotone, so the choice stays the same."""
+    """p_success = sigmoid(slope · score + offset), the score bent to its logarithm where the scale says so.
+
+    Monotone, so the choice stays the same.
+    """
 
     def __init__(self, verifier: Verifier, scale: Any, where: str) -> None:
         """`scale` is JSON from beside the weights. Raises BadCheckpoint when it is no scale."""
@@ -21,14 +24,22 @@ class Scaled(Verifier):
         self.config = getattr(verifier, "config", None)
         try:
             self.slope, self.offset = float(scale["slope"]), float(scale["offset"])
-        except (TypeError, KeyError, ValueError) as error:
+            self.bend = None if scale.get("bend") is None else float(scale["bend"])
+        except (TypeError, KeyError, ValueError, AttributeError) as error:
             raise BadCheckpoint(
                 f"{where}: its scale lacks or misshapes {error}; run `vla calibrate verifier`"
             ) from error
-        if not (math.isfinite(self.slope) and math.isfinite(self.offset) and self.slope > 0):
-            raise BadCheckpoint(f"{where}: a scale of slope {self.slope} and offset {self.offset} is none")
+        positive = (self.slope, 1.0 if self.bend is None else self.bend)
+        if not (math.isfinite(self.offset) and all(math.isfinite(v) and v > 0 for v in positive)):
+            raise BadCheckpoint(
+                f"{where}: a scale of slope {self.slope}, offset {self.offset}, bend {self.bend} is none"
+            )
 
     def score(self, batch: Batch, memory: Memory, actions: Tensor) -> Scores:
         """The verifier's scores, and the probabilities that they stand for."""
         scores = self.verifier.score(batch, memory, actions).scores
-        return Scores(scores, (self.slope * scores + self.offset).sigmoid())
+        bent = scores
+        if self.bend is not None:  # asinh, in operations that every engine has
+            x = scores / self.bend
+            bent = x.sign() * (x.abs() + (x.square() + 1).sqrt()).log()
+        return Scores(scores, (self.slope * bent + self.offset).sigmoid())
