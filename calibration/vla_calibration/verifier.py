@@ -3,8 +3,8 @@
 Scores are only comparable within a decision; a person who must choose when to stop a robot needs a probability. Two
 numbers are fitted to held-out decisions and their episodes' outcomes: p = sigmoid(slope · score + offset), with Platt's
 targets (Platt 1999), so that few data do not promise certainty. Where the data ask for it a third: scores beyond `bend`
-count by their logarithm (asinh), because an advantage that doubles hardly changes what is near certain already. Monotone:
-it never changes which candidate is best.
+count by their logarithm (asinh), because an advantage that doubles hardly changes what is near certain already.
+Monotone: it never changes which candidate is best.
 """
 
 from __future__ import annotations
