@@ -11,8 +11,13 @@ import pytest
 from bundle_parts import observations, save_checkpoint
 
 import vla
-from vla import checkpoint
+from vla import checkpoint, registry
+from vla.cli import main
 from vla.errors import BadCheckpoint, UnknownName
+from vla.normalise import Statistics
+from vla.policy import PolicyConfig, fresh
+from vla.runs import Run
+from vla.tokenizers.words import WordTokenizer
 from vla_calibration.verifier import ScoreScale
 from vla_deploy.export import export
 
@@ -58,3 +63,28 @@ def test_a_scale_that_is_none(tmp_path: Path) -> None:
         path.write_text(json.dumps(json.loads(path.read_text()) | {"scale": scale}))
         with pytest.raises(BadCheckpoint, match="scale"):
             vla.open_pipeline(str(folder), NAME)
+
+
+def test_the_command_rolls_out_and_an_uncalibrated_robot_is_not_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An untrained policy never succeeds: its rollouts are made and kept, and no scale comes of them."""
+    suite = registry.suite("tabletop")()
+    scales = [
+        np.full(len(dims), value, np.float32) for dims in (suite.spec.state, suite.spec.action) for value in (0, 1)
+    ]
+    words = WordTokenizer.of(suite.instructions)
+    net = fresh(PolicyConfig(), suite.spec, words, Statistics("mean_std", *scales), seed=0)
+    folder = tmp_path / "policy"
+    checkpoint.save(folder, net, {})
+    judge = registry.build("verifiers", NAME, {}, net.spec, net)
+    checkpoint.save_verifier(folder, NAME, judge, {}, {})
+    command = ["calibrate", "verifier", "--policy", str(folder), "--candidates", "2", "--episodes", "4"]
+    assert main(command) == 2
+    assert "0 successes and 2 failures" in capsys.readouterr().err
+    rows = Run.open(folder / "verifiers" / f"{NAME}_scale").rows()
+    assert [len(row["scores"]) for row in rows] == [row["decisions"] for row in rows]
+    assert main(["calibrate", "verifier", "--policy", str(folder), "--verifier", "vgps"]) == 2
+    assert "no fitted verifier 'vgps'" in capsys.readouterr().err
+    assert main(["run", "--policy", str(folder), "--calibration", str(tmp_path / "none.yaml")]) == 2
+    assert "cannot read" in capsys.readouterr().err
