@@ -25,6 +25,7 @@ from vla.policy import PolicyConfig, PolicyNet
 from vla.runs import revision, write_json
 from vla.spec import Spec, differences
 from vla.tokenizers.words import WordTokenizer
+from vla.verifiers._scaled import Scaled
 
 _MISFITS = (KeyError, TypeError, ValueError, AttributeError, AssertionError, RuntimeError)
 """What building a network from somebody's JSON, and filling it with somebody's tensors, may raise."""
@@ -79,6 +80,20 @@ def save_verifier(folder: Path, name: str, verifier: Verifier, config: dict[str,
     write_json(place / f"{name}.json", about)
 
 
+def save_scale(folder: Path, name: str, scale: dict[str, Any]) -> None:
+    """Put a calibrated scale ("slope", "offset", and how it was measured) beside a fitted verifier's weights.
+
+    Fitting the verifier again drops it.
+
+    Raises:
+        UnknownName: no such verifier was fitted for this policy.
+    """
+    path = folder / "verifiers" / f"{name}.json"
+    if not path.is_file():
+        raise UnknownName(f"no verifier {name!r} is saved beside {folder}; fit it first (`vla fit-verifier`)")
+    write_json(path, _read_json(path) | {"scale": scale})
+
+
 def load_verifiers(folder: Path, net: PolicyNet) -> dict[str, Verifier]:
     """Every verifier fitted for a policy.
 
@@ -95,6 +110,8 @@ def load_verifiers(folder: Path, net: PolicyNet) -> dict[str, Verifier]:
             registry.require_trusted(path.stem, path)
             verifier: Verifier = registry.build("verifiers", path.stem, about["config"], net.spec, net)
             verifier.load_state_dict(load_tensors(path.with_suffix(".safetensors")))
+            if about.get("scale") is not None:
+                verifier = Scaled(verifier, about["scale"], str(path))
         except (BadConfig, UnknownName, *_MISFITS) as error:
             raise BadCheckpoint(f"verifier {path} cannot be loaded: {error}") from error
         found[path.stem] = verifier.eval()

@@ -7,6 +7,7 @@ What a run folder may hold, and what becomes of it:
     crashes.log        a line for each process that crashed and was replaced
     log.jsonl          the learning curve
     oracle_error.json  error of the best of K candidates against K: {"k": [...], "error": [...]}
+    reliability.png    probabilities that a verifier said, against how often they came true
     videos/            rollouts: *.mp4, *.png, *.jpg; the caption is the file's name
 """
 
@@ -268,7 +269,7 @@ def _figures(summary: Mapping[str, Any]) -> Iterator[Figure]:
 
 def _clips(run: Path, name: str, arms: Mapping[str, Arm]) -> Iterator[Clip]:
     rows = by_seed(arms[name].run) if name in arms else {}
-    for file in sorted((run / "videos").glob("*")):
+    for file in [*run.glob("reliability.png"), *sorted((run / "videos").glob("*"))]:
         if mime := MEDIA.get(file.suffix):
             seed = file.stem.partition("_")[0]
             row = rows.get(int(seed)) if seed.isdecimal() else None

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast
@@ -212,13 +213,17 @@ class _Frames:
         self.index, is_pad = cache.chunk_index(config.policy.chunk_size)
         self.is_pad = torch.as_tensor(is_pad)
         self.tokens = torch.as_tensor(np.stack([net.tokenizer.encode(s) for s in cache.instructions]))
+        self._epoch = -1
+        self._order: npt.NDArray[np.int64] = np.zeros(0, np.int64)
 
     def batch(self, step: int) -> tuple[Batch, Tensor, Tensor, Tensor | None]:
         """This process's share of the batch of a step: each epoch is one permutation of all frames."""
         size = min(self.config.batch_size, len(self.cache))
         epoch, position = divmod(step, len(self.cache) // size)
-        order = np.random.default_rng([self.config.seed, epoch]).permutation(len(self.cache))
-        rows = np.sort(order[position * size : (position + 1) * size])
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self._order = np.random.default_rng([self.config.seed, epoch]).permutation(len(self.cache))
+        rows = np.sort(self._order[position * size : (position + 1) * size])
         rows = rows[self.accelerator.process_index :: self.accelerator.num_processes]
         at, cache = self.accelerator.device, self.cache
         images = tuple(torch.as_tensor(cache.images[c.name][rows]).to(at) for c in cache.spec.cameras)

@@ -54,6 +54,11 @@ class Verdict:
     p_success: Floats | None = None
     """(N,) in [0, 1], when the verifier is calibrated."""
 
+    @property
+    def p_success_of_best(self) -> float | None:
+        """How likely the chosen candidate is to end in success; None for a refusal or an uncalibrated verifier."""
+        return None if self.best is None or self.p_success is None else float(self.p_success[self.best])
+
 
 @dataclass(frozen=True, eq=False)
 class ActionChunk:

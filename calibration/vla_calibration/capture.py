@@ -18,10 +18,12 @@ from vla.runs import Run, to_plain
 from vla_calibration.board import MIN_CORNERS, Board, Detection
 from vla_calibration.camera import Model
 from vla_calibration.geometry import Doubles, distance
-from vla_calibration.hand_eye import MIN_VIEWS
+from vla_calibration.hand_eye import require_motion
+from vla_calibration.intrinsics import MIN_COVERAGE, MIN_VIEWS, coverage, where_unseen
 from vla_calibration.rig import Noise, Rig, Setup, View, information
 from vla_calibration.synthetic import detect
 
+GOOD_VIEWS = 20
 _NEW_M, _NEW_RAD = 0.01, np.deg2rad(3.0)
 """A view nearer to an earlier one than both shows nothing new."""
 _MIN_SLANT = 0.6
@@ -113,6 +115,23 @@ class Session:
         }
         self.run.append(to_plain(row))
         self.views.append(view)
+
+
+def advice(session: Session) -> str:
+    """What to do next, in words, when no planner moves the arm: from what the views so far do not show."""
+    config, views = session.config, session.views
+    covered = coverage([view.detection for view in views], (config.width, config.height))
+    if (covered > 0).mean() < MIN_COVERAGE:
+        return f"next: move the board {where_unseen(covered)}"
+    if len(views) < MIN_VIEWS:
+        return "next: turn the hand by 20 to 40 degrees, each time about another axis"
+    try:
+        require_motion(views)
+    except BadCalibration as error:
+        return f"next: {error}"
+    return (
+        f"it can be solved; up to {GOOD_VIEWS} views make it surer" if len(views) < GOOD_VIEWS else "enough: solve it"
+    )
 
 
 def progress(rig: Rig, views: Sequence[View], noise: Noise) -> Progress:

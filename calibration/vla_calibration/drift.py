@@ -9,17 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from scipy.spatial.transform import Rotation
 
 from vla.errors import BadCalibration
-from vla.spec import CameraPose, Drift, Spec
+from vla.spec import CameraPose, Drift, Spec, pose_distance
 from vla_calibration.board import Board
 from vla_calibration.geometry import Doubles, inverse
 from vla_calibration.rig import View
-from vla_calibration.store import Calibration, CameraEntry
+from vla_calibration.store import Calibration, CameraEntry, load, robot_digest
 
 Level = Literal["ok", "warn", "refuse"]
 
@@ -80,23 +81,57 @@ def check_scene(
     return DriftResult(level, metres, radians, float(np.median(np.concatenate(pixels))), f"the board is {what}{cure}")
 
 
-def check_spec(calibration: Calibration, spec: Spec) -> dict[str, DriftResult]:
-    """Each camera's calibrated place against the one in a policy's spec, where both know it."""
-    from vla.spec import pose_distance
+def require_calibrated(path: Path, spec: Spec) -> list[str]:
+    """Hold a robot's newest calibration to a policy's spec; to be called before anything moves.
 
-    limits = spec.drift or Drift()
-    found = {}
+    Returns:
+        What a person should be told, although it may run.
+
+    Raises:
+        BadCalibration: no such file, another robot's, or beyond what the spec lets pass.
+    """
+    results = check_spec(load(path, spec.robot), spec)
+    told = {level: [f"{n}: {r.reason}" for n, r in results.items() if r.level == level] for level in ("refuse", "warn")}
+    if told["refuse"]:
+        raise BadCalibration(
+            f"by {path} this is not the robot that the policy was trained on: {'; '.join(told['refuse'])}. Put back "
+            "what moved and calibrate again (`vla calibrate`), or train for the robot as it is"
+        )
+    return told["warn"]
+
+
+def check_spec(calibration: Calibration, spec: Spec) -> dict[str, DriftResult]:
+    """A robot's calibration against a policy's spec: the spec itself, every camera, and every joint that is off."""
+    limits, found = spec.drift or Drift(), {}
+    if calibration.spec is not None and calibration.spec != robot_digest(spec):
+        found["spec"] = _unmeasured("warn", "the calibration was made for another spec of this robot")
     for camera in spec.cameras:
-        entry = calibration.cameras.get(camera.name)
-        if entry is None or camera.pose is None:
-            continue
-        metres, radians = pose_distance(camera.pose, pose_of(entry))
-        level: Level = "refuse" if camera.pose.mount != entry.mount else grade(metres, radians, limits)
-        reason = f"{1e3 * metres:.1f} mm and {np.rad2deg(radians):.2f} degrees from where the policy was trained"
-        if camera.pose.mount != entry.mount:
-            reason = f"mounted on the {entry.mount}, the policy was trained with it on the {camera.pose.mount}"
-        found[camera.name] = DriftResult(level, metres, radians, float("nan"), reason)
+        found[camera.name] = _check_camera(camera.pose, calibration.cameras.get(camera.name), limits)
+    for name, offset in calibration.joints.items():
+        if abs(offset.value) > limits.warn_rad:
+            reason = (
+                f"its angle is reported {np.rad2deg(offset.value):+.2f} degrees wrong: the driver must use the "
+                "corrected model (`vla calibrate export`)"
+            )
+            found[name] = DriftResult("warn", float("nan"), abs(offset.value), float("nan"), reason)
     return found
+
+
+def _check_camera(trained: CameraPose | None, entry: CameraEntry | None, limits: Drift) -> DriftResult:
+    if trained is None:
+        return _unmeasured("warn", "the policy's spec does not say where it was in training: nothing to compare with")
+    if entry is None:
+        return _unmeasured("refuse", "the policy knows its place, and it is not calibrated")
+    if trained.mount != entry.mount:
+        reason = f"mounted on the {entry.mount}, the policy was trained with it on the {trained.mount}"
+        return _unmeasured("refuse", reason)
+    metres, radians = pose_distance(trained, pose_of(entry))
+    reason = f"{1e3 * metres:.1f} mm and {np.rad2deg(radians):.2f} degrees from where the policy was trained"
+    return DriftResult(grade(metres, radians, limits), metres, radians, float("nan"), reason)
+
+
+def _unmeasured(level: Level, reason: str) -> DriftResult:
+    return DriftResult(level, float("nan"), float("nan"), float("nan"), reason)
 
 
 def grade(metres: float, radians: float, limits: Drift) -> Level:

@@ -88,7 +88,7 @@ def calibrate_intrinsics(
     if share < MIN_COVERAGE:
         raise BadCalibration(
             f"the board was seen in {share:.0%} of the image, at least {MIN_COVERAGE:.0%} is needed: "
-            f"move it {_where(covered)}"
+            f"move it {where_unseen(covered)}"
         )
     kept = dict(enumerate(views))
     while True:
@@ -133,7 +133,7 @@ def _without_outliers(kept: dict[int, Detection], residuals: Sequence[Doubles]) 
     return cleaned
 
 
-def _where(covered: Doubles) -> str:
+def where_unseen(covered: Doubles) -> str:
     """In words, where the board has not been yet."""
     rows, columns = ("top", "middle", "bottom"), ("left", "centre left", "centre right", "right")
     empty = [f"{rows[r]} {columns[c]}" for r, c in np.argwhere(covered == 0)]

@@ -48,14 +48,8 @@ class Chain:
 
         The Jacobian gives the hand's twist, in the hand's frame, for each radian of each joint.
         """
-        if np.shape(angles) != (len(self.joints),):
-            raise BadCalibration(f"{np.shape(angles)} joint angles for an arm of {len(self.joints)}: {self.names}")
-        T, frames = np.eye(4), []
-        for joint, angle in zip(self.joints, angles, strict=True):
-            T = T @ joint.fixed
-            T = T @ transform(Rotation.from_rotvec(joint.axis * angle).as_matrix(), np.zeros(3))
-            frames.append(T)
-        hand = T @ self.tip
+        frames = self.frames(angles)
+        hand = (frames[-1] if frames else np.eye(4)) @ self.tip
         J = np.empty((6, len(frames)))
         for i, (joint, frame) in enumerate(zip(self.joints, frames, strict=True)):
             hand_from_joint = inverse(hand) @ frame
@@ -63,6 +57,16 @@ class Chain:
             J[:3, i] = np.cross(hand_from_joint[:3, 3], axis)
             J[3:, i] = axis
         return hand, J
+
+    def frames(self, angles: Doubles) -> list[Doubles]:
+        """base_from_link (4, 4) of the link that each joint moves, at joint angles (J,) [rad]."""
+        if np.shape(angles) != (len(self.joints),):
+            raise BadCalibration(f"{np.shape(angles)} joint angles for an arm of {len(self.joints)}: {self.names}")
+        T, found = np.eye(4), []
+        for joint, angle in zip(self.joints, angles, strict=True):
+            T = T @ joint.fixed @ transform(Rotation.from_rotvec(joint.axis * angle).as_matrix(), np.zeros(3))
+            found.append(T)
+        return found
 
 
 def load_chain(path: Path, hand: str) -> Chain:

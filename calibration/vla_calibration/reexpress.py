@@ -19,6 +19,9 @@ from vla_calibration.camera import CameraModel
 from vla_calibration.geometry import Doubles, checked, inverse
 
 _FAR_M = 10.0
+_CONTINUED = 1 / 16
+"""Of the image's height: about half of an object. Without it an object at the border is cut off; without an end it is
+drawn as a bar across the gap."""
 
 
 def reexpress(values: Floats, dims: Sequence[Dim], new_from_old: Doubles, frame: str = "base") -> Floats:
@@ -68,7 +71,8 @@ def as_seen_from(
         plane_z_m: height of what matters: the table, or half the height of the objects on it.
 
     Returns:
-        (h', w', 3) of `then`'s size; the border repeated where `now` saw nothing.
+        (h', w', 3) of `then`'s size. Where `now` saw nothing the image's border goes on for `_CONTINUED` of its height,
+        so that what is cut by it keeps about its size; farther out is the image's median colour, as a rule the table's.
     """
     (lens, place), (wanted_lens, wanted_place) = now, then
     x, y = np.meshgrid(np.arange(wanted_lens.width), np.arange(wanted_lens.height))
@@ -82,8 +86,9 @@ def as_seen_from(
     camera_from_base = inverse(checked(place, "base_from_camera"))
     seen = points @ camera_from_base[:3, :3].T + camera_from_base[:3, 3]
     pixels = lens.project(seen)
-    pixels[seen[:, 2] <= 0] = -1e6
-    lookup = pixels.reshape(wanted_lens.height, wanted_lens.width, 2).astype(np.float32)
-    return np.asarray(
-        cv2.remap(image, lookup, np.empty(0), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.uint8
-    )
+    known = (seen[:, 2] > 0) & lens.sees(pixels, -_CONTINUED * lens.height)
+    shape = wanted_lens.height, wanted_lens.width
+    lookup = pixels.reshape(*shape, 2).astype(np.float32)
+    drawn = cv2.remap(image, lookup, np.empty(0), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    drawn[~known.reshape(shape)] = np.median(image.reshape(-1, 3), 0)
+    return np.asarray(drawn, np.uint8)

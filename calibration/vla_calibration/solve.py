@@ -73,8 +73,9 @@ def _no_model(calibration: Calibration) -> BadCalibration:
 def _place(session: Session, lens: Intrinsics) -> CameraEntry:
     c = session.config
     found = calibrate_hand_eye(session.views, c.board, lens.camera, c.setup, intrinsics_covariance=lens.covariance)
-    place, far = found.mount_from_camera, found.far_from_board
-    return CameraEntry(found.camera, MOUNTS[c.setup], place, found.covariance, found.rms_px, len(found.used), far)
+    place, far, n = found.mount_from_camera, found.far_from_board, len(found.used)
+    mount = MOUNTS[c.setup]
+    return CameraEntry(found.camera, mount, place, found.covariance, found.rms_px, n, far, lens.covariance)
 
 
 def _with_joints(session: Session, lens: Intrinsics, chain: Chain) -> tuple[CameraEntry, dict[str, Offset]]:
@@ -87,5 +88,6 @@ def _with_joints(session: Session, lens: Intrinsics, chain: Chain) -> tuple[Came
         for i, std in zip(found.fitted, found.std_rad, strict=True)
     }
     place, far = found.mount_from_camera, found.far_from_board
-    entry = CameraEntry(lens.camera, MOUNTS[c.setup], place, found.mount_covariance, found.rms_px, len(views), far)
+    mount, n = MOUNTS[c.setup], len(views)
+    entry = CameraEntry(lens.camera, mount, place, found.mount_covariance, found.rms_px, n, far, lens.covariance)
     return entry, offsets

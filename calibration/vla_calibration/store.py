@@ -5,10 +5,11 @@
     versions:
       - version: 1
         date, revision, spec, note
-        cameras: {agent: {intrinsics, mount, mount_from_camera, covariance, ...}}
+        cameras: {agent: {intrinsics, intrinsics_covariance, mount, mount_from_camera, covariance, ...}}
         joints: {joint2: {offset_rad, std_rad}}
         clocks: {agent: {offset_s, std_s}}
         gripper: {scale, offset_m}
+        tool: {tip_m, covariance}
 
 Versions are never changed, only added. The file is read as untrusted: plain YAML without tags or aliases, and every
 number is checked for type, shape and range.
@@ -17,7 +18,7 @@ number is checked for type, shape and range.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ import yaml
 
 from vla.errors import BadCalibration
 from vla.runs import revision, to_plain, write_text
+from vla.spec import Spec
 from vla_calibration.camera import CameraModel
 from vla_calibration.geometry import Doubles, checked, distance
 from vla_calibration.joint_offsets import MAX_OFFSET_RAD
@@ -34,6 +36,7 @@ from vla_calibration.time_offset import MAX_OFFSET_S
 
 FORMAT = 1
 _LIMIT_BYTES = 4 << 20
+_MAX_TOOL_M = 1.0
 _CURE = "Restore the file from a copy, or calibrate again into a new one."
 
 
@@ -52,6 +55,8 @@ class CameraEntry:
     views: int
     far_from_board: Doubles | None = None
     """(4, 4) where the board was: base_from_board for a camera on the hand, hand_from_board for one in the base."""
+    intrinsics_covariance: Doubles | None = None
+    """(P, P) of `intrinsics.parameters`; None where they were not calibrated here."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,16 @@ class Offset:
 
     value: float
     std: float
+
+
+@dataclass(frozen=True, eq=False)
+class Tip:
+    """Where the tool's tip is."""
+
+    tip_m: Doubles
+    """(3,) in the hand's frame."""
+    covariance: Doubles
+    """(3, 3) [m²]."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,13 +88,20 @@ class Calibration:
     """Camera -> joint-state time minus camera stamp [s]."""
     gripper: tuple[float, float] | None = None
     """true width = scale · reported + offset [m]."""
+    tool: Tip | None = None
     spec: str | None = None
-    """Digest of the robot's `vla.spec.Spec`."""
+    """`robot_digest` of the spec it was made for."""
     note: str = ""
     version: int = 0
     """Set when it is stored."""
     date: str = ""
     revision: str = ""
+
+
+def robot_digest(spec: Spec) -> str:
+    """Digest of what a spec says of the robot: what a policy adds, and where cameras are, is left out."""
+    cameras = tuple(replace(camera, pose=None) for camera in spec.cameras)
+    return replace(spec, cameras=cameras, chunk_size=None, normalisation=None, drift=None).digest()
 
 
 def add(path: Path, robot: str, calibration: Calibration) -> int:
@@ -156,6 +178,9 @@ def differences(a: Calibration, b: Calibration) -> list[str]:
             found.append(f"clock of {name}: offset changed by {1e3 * change:+.2f} ms")
     if a.gripper != b.gripper:
         found.append(f"gripper: {a.gripper} then {b.gripper} (scale, offset [m])")
+    was, now = ("none" if c.tool is None else f"{np.round(c.tool.tip_m, 5).tolist()} m" for c in (a, b))
+    if was != now:
+        found.append(f"tool: tip at {was}, then {now}")
     return found
 
 
@@ -201,6 +226,7 @@ def _plain(c: Calibration) -> dict[str, Any]:
         "joints": {name: {"offset_rad": o.value, "std_rad": o.std} for name, o in c.joints.items()},
         "clocks": {name: {"offset_s": o.value, "std_s": o.std} for name, o in c.clocks.items()},
         "gripper": None if c.gripper is None else {"scale": c.gripper[0], "offset_m": c.gripper[1]},
+        "tool": to_plain(c.tool),
     }
 
 
@@ -208,12 +234,13 @@ def _calibration(data: Any, where: str, number: int) -> Calibration:
     try:
         if data["version"] != number:
             raise BadCalibration(f"{where} calls itself {data['version']!r}. {_CURE}")
-        gripper = data["gripper"]
+        gripper, tool = data["gripper"], data.get("tool")  # files from before have none
         return Calibration(
             {str(name): _camera(entry, f"{where}, camera {name}") for name, entry in data["cameras"].items()},
             {str(n): _offset(o, "rad", MAX_OFFSET_RAD, f"{where}, joint {n}") for n, o in data["joints"].items()},
             {str(n): _offset(o, "s", MAX_OFFSET_S, f"{where}, clock {n}") for n, o in data["clocks"].items()},
             None if gripper is None else _gripper(gripper, f"{where}, gripper"),
+            None if tool is None else _tip(tool, f"{where}, tool"),
             None if data["spec"] is None else str(data["spec"]),
             str(data["note"]),
             number,
@@ -232,19 +259,34 @@ def _camera(data: Any, where: str) -> CameraEntry:
     fx, fy, cx, cy = map(float, focal)
     if data["mount"] not in ("base", "hand"):
         raise BadCalibration(f"{where}: mount {data['mount']!r} is neither 'base' nor 'hand'")
-    covariance = numbers(data["covariance"], (6, 6), f"{where}, covariance")
-    if np.linalg.eigvalsh((covariance + covariance.T) / 2).min() < -1e-12:
-        raise BadCalibration(f"{where}: the covariance is none, it has negative variances. {_CURE}")
-    board = data["far_from_board"]
+    board, of_lens = data["far_from_board"], data.get("intrinsics_covariance")  # files from before have none
+    n = 4 + len(distortion)
     return CameraEntry(
         CameraModel(width, height, fx, fy, cx, cy, tuple(map(float, distortion)), lens["model"]),
         data["mount"],
         checked(numbers(data["mount_from_camera"], (4, 4), f"{where}, mount_from_camera"), where),
-        covariance,
+        _covariance(data["covariance"], 6, f"{where}, covariance"),
         float(numbers(data["rms_px"], (), f"{where}, rms_px")),
         int(numbers(data["views"], (), f"{where}, views")),
         None if board is None else checked(numbers(board, (4, 4), f"{where}, far_from_board"), where),
+        None if of_lens is None else _covariance(of_lens, n, f"{where}, intrinsics_covariance"),
     )
+
+
+def _covariance(value: Any, n: int, where: str) -> Doubles:
+    """(n, n), symmetric. Negative variances beyond rounding are no covariance's."""
+    found = numbers(value, (n, n), where)
+    found = (found + found.T) / 2
+    if np.linalg.eigvalsh(found).min() < -1e-9 * max(1e-3, float(np.trace(found))):
+        raise BadCalibration(f"{where} is none, it has negative variances. {_CURE}")
+    return found
+
+
+def _tip(data: Any, where: str) -> Tip:
+    tip = numbers(data["tip_m"], (3,), f"{where}, tip_m")
+    if np.linalg.norm(tip) > _MAX_TOOL_M:
+        raise BadCalibration(f"{where}: a tip {np.linalg.norm(tip):.2f} m from the hand is no tool's. {_CURE}")
+    return Tip(tip, _covariance(data["covariance"], 3, f"{where}, covariance"))
 
 
 def _offset(data: Any, unit: str, limit: float, where: str) -> Offset:

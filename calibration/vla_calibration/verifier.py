@@ -2,7 +2,9 @@
 
 Scores are only comparable within a decision; a person who must choose when to stop a robot needs a probability. Two
 numbers are fitted to held-out decisions and their episodes' outcomes: p = sigmoid(slope · score + offset), with Platt's
-targets (Platt 1999), so that few data do not promise certainty. Monotone: it never changes which candidate is best.
+targets (Platt 1999), so that few data do not promise certainty. Where the data ask for it a third: scores beyond `bend`
+count by their logarithm (asinh), because an advantage that doubles hardly changes what is near certain already.
+Monotone: it never changes which candidate is best.
 """
 
 from __future__ import annotations
@@ -21,6 +23,10 @@ from vla_calibration.geometry import Doubles
 
 MIN_OUTCOMES = 50
 _MIN_OF_EACH = 5
+_BENDS = (0.01, 0.03, 0.1, 0.3, 1.0)
+"""Tried, in units of the median score's size."""
+_WORTH_A_BEND = 3.0
+"""Gain in log-likelihood."""
 Outcomes = npt.NDArray[np.bool_]
 
 
@@ -30,10 +36,12 @@ class ScoreScale:
 
     slope: float
     offset: float
+    bend: float | None = None
+    """Score beyond which it counts logarithmically; None: nowhere."""
 
     def p_success(self, scores: Doubles) -> Doubles:
         """(N,) probabilities of scores (N,)."""
-        return np.asarray(expit(self.slope * np.asarray(scores, np.float64) + self.offset))
+        return np.asarray(expit(self.slope * _bent(np.asarray(scores, np.float64), self.bend) + self.offset))
 
 
 @dataclass(frozen=True)
@@ -64,10 +72,30 @@ def fit_scale(scores: Doubles, success: Outcomes) -> ScoreScale:
             f"{int(y.sum())} successes and {int((~y).sum())} failures: at least {MIN_OUTCOMES} episodes with "
             f"{_MIN_OF_EACH} of each are needed; run more, or harder ones"
         )
-    middle, spread = float(x.mean()), float(x.std())
-    if spread == 0:
+    if x.std() == 0:
         raise BadCalibration("all scores are equal: this verifier says nothing, there is nothing to scale")
-    z = (x - middle) / spread
+    straight, cost = _platt(x, y, None)
+    size = float(np.median(np.abs(x)))
+    bent = [_platt(x, y, size * share) for share in _BENDS if size > 0]
+    best, least = min(bent, key=lambda found: found[1], default=(straight, cost))
+    found = best if least < cost - _WORTH_A_BEND else straight
+    if found.slope <= 0:
+        raise BadCalibration(
+            "higher scores went with fewer successes: the verifier ranks backwards or was fitted for another policy; "
+            "fit it again (`vla fit-verifier`)"
+        )
+    return found
+
+
+def _bent(x: Doubles, bend: float | None) -> Doubles:
+    return x if bend is None else np.asarray(np.arcsinh(x / bend))
+
+
+def _platt(x: Doubles, y: Outcomes, bend: float | None) -> tuple[ScoreScale, float]:
+    """The sigmoid that fits best, and its negative log-likelihood."""
+    given = _bent(x, bend)
+    middle, spread = float(given.mean()), float(given.std())
+    z = (given - middle) / spread
     target = np.where(y, (y.sum() + 1) / (y.sum() + 2), 1 / ((~y).sum() + 2))
 
     def loss(w: Doubles) -> tuple[float, Doubles]:
@@ -76,13 +104,9 @@ def fit_scale(scores: Doubles, success: Outcomes) -> ScoreScale:
         residual = expit(logit) - target
         return float(value.sum()), np.array([residual @ z, residual.sum()])
 
-    slope, offset = minimize(loss, np.array([0.0, 0.0]), jac=True, method="BFGS").x
-    if slope <= 0:
-        raise BadCalibration(
-            "higher scores went with fewer successes: the verifier ranks backwards or was fitted for another policy; "
-            "fit it again (`vla fit-verifier`)"
-        )
-    return ScoreScale(float(slope / spread), float(offset - slope * middle / spread))
+    found = minimize(loss, np.array([0.0, 0.0]), jac=True, method="BFGS")
+    slope, offset = found.x
+    return ScoreScale(float(slope / spread), float(offset - slope * middle / spread), bend), float(found.fun)
 
 
 def reliability(p_success: Doubles, success: Outcomes, bins: int = 10) -> Reliability:

@@ -37,7 +37,10 @@ def export(
     manifest = Manifest(verifier, n_candidates, steps, revision())
     about = json.loads((checkpoint / "config.json").read_text())
     fit = checkpoint / "verifiers" / f"{verifier}.json"
-    fitted = json.loads(fit.read_text())["fitted"] if fit.is_file() else None
+    fitted = None
+    if fit.is_file():
+        own = json.loads(fit.read_text())
+        fitted = own["fitted"] | ({"p_success": own["scale"]} if own.get("scale") else {})
     exported = graphs.trace(policy.net, judge)
     text = card(out.name, policy.spec, manifest, about, fitted)
     bundle.write(out, manifest, policy.spec, policy.net.tokenizer, exported.graphs, exported.golden, text)

@@ -23,7 +23,7 @@ from std_srvs.srv import Trigger
 from vla.errors import BadConfig, VlaError
 from vla_calibration.board import Board
 from vla_calibration.camera import CameraModel
-from vla_calibration.capture import Session, SessionConfig
+from vla_calibration.capture import Session, SessionConfig, advice
 from vla_calibration.export import ROS_MODELS
 from vla_calibration.geometry import transform
 from vla_calibration.rig import View
@@ -141,7 +141,8 @@ class CalibrationNode(Node):  # type: ignore[misc]
             raise BadConfig("the board is not found in the image: light, focus, distance, or another board?")
         joints = None if self._joints is None else np.array(self._joints.position, np.float64)
         session.add(View(found, _pose(self._hand), joints, stamp_ns, self._config.camera))
-        return f"view {len(session.views)}: {len(found.ids)} of {session.config.board.n_corners} corners"
+        corners = f"{len(found.ids)} of {session.config.board.n_corners} corners"
+        return f"view {len(session.views)}: {corners}; {advice(session)}"
 
     def _opened(self, width: int, height: int) -> Session:
         """The session, begun with the first image's size; an image of another size is refused by `Session.create`."""

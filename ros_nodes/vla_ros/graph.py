@@ -60,6 +60,10 @@ def launch_description(nodes: Sequence[NodeSpec], params_file: Path, use_sim_tim
         "use_sim_time": (str(use_sim_time).lower(), "take the time from /clock"),
         "autostart": ("true", "configure and activate the policy, and begin episodes in simulation, at once"),
     }
+    simulated = SIM in nodes
+    if not simulated:
+        about = "the robot's calibration file; without one that fits the bundle the policy is not activated"
+        arguments["calibration"] = ("calibration.yaml", about)
     bundle = LaunchConfiguration("bundle")
     autostart = ParameterValue(LaunchConfiguration("autostart"), value_type=bool)
     own: dict[str, dict[str, object]] = {
@@ -67,6 +71,8 @@ def launch_description(nodes: Sequence[NodeSpec], params_file: Path, use_sim_tim
         POLICY.name: {"policy": ParameterValue(bundle, value_type=str), "autostart": autostart},
         SAFETY.name: {"spec": ParameterValue(PathJoinSubstitution([bundle, "spec.json"]), value_type=str)},
     }
+    if not simulated:
+        own[POLICY.name]["calibration"] = ParameterValue(LaunchConfiguration("calibration"), value_type=str)
     sim_time = {"use_sim_time": ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool)}
     return LaunchDescription(
         [

@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory
 
-from vla.errors import BadConfig, BadObservation, VlaError
+from vla.errors import BadConfig, BadObservation, Missing, VlaError
 from vla.pipeline import Pipeline, open_pipeline
 from vla.spec import Spec, differences
 from vla.types import Decision, Mode, Observation
@@ -49,6 +50,8 @@ class PolicyNodeConfig:
     """Actions of a chunk that are executed before the next decision; the safety node's must be the same."""
     sync_tolerance_s: float = 0.02
     """How far apart [s] the stamps of images and state may lie to count as one moment."""
+    calibration: str = ""
+    """The robot's calibration file, held to the bundle's spec at each activation; "" only for a simulator."""
     seed: int = 0
     """Of the sampling noise."""
     autostart: bool = False
@@ -94,9 +97,15 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]
         return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Begin to decide."""
+        """Begin to decide; FAILURE, with the reason, when this is not the robot that the policy was trained on."""
         if self._mismatch:
             return self._refuse(self._mismatch)
+        try:
+            self._check_calibration()
+        except VlaError as error:
+            return self._refuse(str(error))
+        except Exception as error:  # rclpy would swallow it
+            return self._refuse(f"{type(error).__name__} while checking {self._config.calibration!r}: {error}")
         self._active = True
         return super().on_activate(state)
 
@@ -120,6 +129,18 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """After an exception in a transition: back to unconfigured, so that it can be tried again."""
         return self.on_cleanup(state)
+
+    def _check_calibration(self) -> None:
+        """Hold the robot's newest calibration to the spec. Raises BadCalibration, Missing."""
+        if not self._config.calibration:
+            return
+        try:
+            from vla_calibration.drift import require_calibrated
+        except ImportError as error:
+            raise Missing("checking a calibration needs `uv pip install 'vla-stack[calibration]'`") from error
+        for warning in require_calibrated(Path(self._config.calibration), self._spec):
+            self.get_logger().warning(warning)
+            self._report(messages.WARN, warning, {})
 
     def _forget(self) -> None:
         self._active = False
@@ -240,12 +261,14 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]
 
     def _describe(self, decision: Decision, received_ns: int, begun_ns: int, decided_ns: int) -> None:
         verdict, observation = decision.verdict, decision.observation
+        chosen = verdict.p_success_of_best
         values: dict[str, object] = {
             "observed_ns": observation.stamp_ns,
             "received_ns": received_ns,
             "decide_ns": decided_ns - begun_ns,
             "best": verdict.best,
             "scores": " ".join(f"{s:.4g}" for s in verdict.scores),
+            "p_success": "" if chosen is None else f"{chosen:.4f}",
             **{f"{stage}_ns": ns for stage, ns in decision.timings_ns.items()},
         }
         level = messages.OK if decision.chunk is not None else messages.WARN

@@ -52,6 +52,8 @@ class SessionConfig:
     """Of the first episode; each later one's is the next."""
     kill_test: bool = False
     """At the end kill -9 the policy in the middle of a chunk, and measure how soon the safety node holds."""
+    calibration: str = ""
+    """The robot's calibration file, which the policy node holds to the bundle's spec; a simulator needs none."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.successes <= self.episodes:
@@ -196,6 +198,7 @@ def run(
                 "verifier": config.verifier or "",
                 "candidates": config.candidates,
                 "n_action_steps": config.n_action_steps,
+                "calibration": config.calibration,
             },
         )
         session.call("policy/configure")

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from scipy.spatial.transform import Rotation
 
 from vla.types import Image
-from vla_sim.panda import ASSETS, N_JOINTS, Doubles
+from vla_sim.panda import ASSETS, N_JOINTS, Doubles, with_meshes, with_sky
 from vla_sim.rendering import mujoco, render
 
 Normalise = Callable[[Doubles], Doubles]
@@ -58,9 +58,17 @@ class BoardScene:
     """A Panda whose joints may be off, a board on its hand or on the table, and one camera."""
 
     def __init__(
-        self, picture: Picture, size: tuple[int, int], normalise: Normalise, joint_offsets: Doubles | None = None
+        self,
+        picture: Picture,
+        size: tuple[int, int],
+        normalise: Normalise,
+        joint_offsets: Doubles | None = None,
+        meshes: bool = False,
     ) -> None:
-        """`size`: width and height [px]; offsets (7,) [rad]: true minus reported angles. Raises Missing."""
+        """`size`: width and height [px]; offsets (7,) [rad]: true minus reported angles; the true Panda's `meshes`.
+
+        Raises Missing.
+        """
         self._size = size
         self._offsets = np.zeros(N_JOINTS) if joint_offsets is None else joint_offsets
         x, y = np.meshgrid(*((np.arange(n * _FINE) + 0.5) / _FINE - 0.5 for n in size))
@@ -68,7 +76,7 @@ class BoardScene:
         self._half = 1.02 * np.abs(rays).reshape(-1, 2).max(0)
         self._fine = int(np.ceil(self._half[0] / self._half[1] * size[1] * _FINE)), size[1] * _FINE
         self._map = ((rays / self._half + 1) / 2 * self._fine - 0.5).astype(np.float32)
-        self._model = _compile(picture, 2 * np.degrees(np.arctan(self._half[1])), self._fine)
+        self._model = _compile(picture, 2 * np.degrees(np.arctan(self._half[1])), self._fine, meshes)
         self._data = mujoco.MjData(self._model)
         self._tool = self._model.site("tool").id
 
@@ -120,9 +128,12 @@ def _place(data: Any, index: int, base_from_body: Doubles) -> None:
     data.mocap_quat[index] = q[[3, 0, 1, 2]]
 
 
-def _compile(picture: Picture, fov_y_deg: float, size: tuple[int, int]) -> Any:
+def _compile(picture: Picture, fov_y_deg: float, size: tuple[int, int], meshes: bool) -> Any:
     """The arm, a table, a board that hides nothing but itself, and the camera; board and camera are mocap bodies."""
     scene = mujoco.MjSpec.from_file(str(ASSETS / "panda.xml"))
+    if meshes:
+        with_meshes(scene)
+        with_sky(scene)
     scene.visual.global_.offwidth, scene.visual.global_.offheight = size
     scene.visual.quality.offsamples = 4
     scene.visual.map.znear = 0.01

@@ -1,8 +1,8 @@
 """Meshes with few faces and small textures, drawn a tenth as slowly: LIBERO has 1.9 million faces and few pixels.
 
 Vertices are clustered on a grid that is made coarser until few faces are left (Rossignac and Borrel 1993); those whose
-surface faces another way are kept apart, or the inside of a bowl would show through. Only lists of faces change, which
-collisions do not use: the physics is the same to the bit.
+surface faces another way are kept apart, or the inside of a bowl would show through; textures are stretched over the
+larger faces. Only lists of faces change, which collisions do not use: the physics is the same to the bit.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from vla_sim.rendering import mujoco
 
 _MOST_FACES = 2000
 _TEXELS = 256
+_SAME_PIECE = 0.15
+"""Texture coordinates farther apart belong to different pieces of it."""
 _FINEST_GRID, _COARSEST_GRID, _COARSER = 40, 6, 0.85
 
 Faces = npt.NDArray[np.int64]
@@ -32,11 +34,16 @@ def decimate(model: Any) -> None:
         first, n_vertices = model.mesh_vertadr[mesh], model.mesh_vertnum[mesh]
         vertices = model.mesh_vert[first : first + n_vertices].astype(np.float64)
         faces = model.mesh_face[at : at + count].astype(np.int64)
-        kept, merged = _cluster(vertices, faces)
+        # A mesh with textures has a vertex once for each piece of them that meets there: as one, or the seams gape.
+        _, one, which = np.unique(vertices, axis=0, return_index=True, return_inverse=True)
+        kept, merged = _cluster(vertices[one], which[faces])
         end = at + len(kept)
-        model.mesh_face[at:end] = merged
+        model.mesh_face[at:end] = one[merged]
         model.mesh_facenormal[at:end] = model.mesh_facenormal[at : at + count][kept]
-        model.mesh_facetexcoord[at:end] = model.mesh_facetexcoord[at : at + count][kept]
+        if n_texels := model.mesh_texcoordnum[mesh]:
+            texels = model.mesh_texcoord[model.mesh_texcoordadr[mesh] :][:n_texels]
+            corners = model.mesh_facetexcoord[at : at + count].copy()
+            model.mesh_facetexcoord[at:end] = _stretched(texels, corners, which[faces], kept, merged)
         model.mesh_facenum[mesh] = len(kept)
 
 
@@ -76,6 +83,17 @@ def _cluster(vertices: Doubles, faces: Faces) -> tuple[Faces, Faces]:
         if len(kept) <= _MOST_FACES or grid <= _COARSEST_GRID:
             return kept, corners[kept]
         grid = int(grid * _COARSER)
+
+
+def _stretched(texels: Doubles, corners: Faces, faces: Faces, kept: Faces, merged: Faces) -> Faces:
+    """(n, 3) which texel each new corner shows: that of the vertex it moved to, unless that is on another piece.
+
+    Texels (T, 2), corners and faces (F, 3) as they were; `kept` and `merged` as `_cluster` gives them.
+    """
+    of_vertex = np.zeros(faces.max() + 1, np.int64)
+    of_vertex[faces] = corners  # any of them where pieces meet
+    there, before = of_vertex[merged], corners[kept]
+    return np.where(np.linalg.norm(texels[there] - texels[before], axis=2) < _SAME_PIECE, there, before)
 
 
 def _facing(vertices: Doubles, faces: Faces) -> Faces:

@@ -14,7 +14,7 @@ from test_geometry import HOME, PANDA, RADTAN
 from vla import registry
 from vla.cli import main
 from vla.errors import BadCalibration, BadConfig
-from vla.spec import Drift
+from vla.spec import Drift, Spec
 from vla_calibration import store
 from vla_calibration.board import Board
 from vla_calibration.capture import Session, SessionConfig, predicted, progress, suggest
@@ -168,6 +168,10 @@ def test_the_command_from_capture_to_check(
         assert np.rad2deg(found.joints[f"joint{i}"].value) == pytest.approx(float(offset), abs=0.1)
     assert found.cameras["agent"].mount_from_camera[:3, 3] == pytest.approx([1.15, 0.1, 0.55], abs=3e-3)
     check_the_live_robot(offsets)
+    assert main(["calibrate", "solve", "--session", "s", "--model", str(PANDA), "--policy", "policy"]) == 0
+    again = store.load(Path("calibration.yaml"))
+    assert again.spec == store.robot_digest(Spec.load(Path("policy/spec.json")))
+    assert again.cameras["agent"].intrinsics_covariance is not None
     assert main(["calibrate", "show"]) == 0
     assert main(["calibrate", "diff"]) == 0
     assert main(["calibrate", "export", "--model", str(PANDA)]) == 0

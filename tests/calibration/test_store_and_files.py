@@ -216,14 +216,36 @@ def test_an_image_from_another_place_shows_the_table_where_the_policy_knows_it()
     np.testing.assert_array_equal(as_seen_from(images[0], (lens, place), (lens, place)), images[0])
 
 
+def test_what_a_moved_camera_does_not_see_is_no_bar_of_what_stood_at_its_border() -> None:
+    from vla_calibration.camera import pinhole
+
+    lens = pinhole(64, 64, 0.5)
+    place = looking_at(np.array([0.0, 0.0, 1.0]), np.array([0.0, 0.0, 0.0]))
+    raised = moved(place, np.array([0, -0.15, 0, 0, 0, 0]))
+    image = np.full((64, 64, 3), 120, np.uint8)
+    image[56:, 30:38] = (200, 0, 0)  # cut by the lower border
+    drawn = as_seen_from(image, (lens, raised), (lens, place))
+    red = (drawn[:, :, 1] < 60).nonzero()[0]
+    gap = 63 - red.max()
+    assert gap > 12  # the view that was lost, less what the border goes on for
+    assert 9 <= np.ptp(red) + 1 <= 8 + 64 / 16 + 1
+    np.testing.assert_array_equal(drawn[-gap + 1 :], 120)
+
+
 def test_scores_become_probabilities(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     scores = rng.normal(3, 2, 4000)
     success = rng.random(4000) < 1 / (1 + np.exp(-(1.5 * scores - 4)))
     scale = fit_scale(scores[:2000], success[:2000])
     assert (scale.slope, scale.offset) == (pytest.approx(1.5, rel=0.15), pytest.approx(-4, rel=0.15))
+    assert scale.bend is None
     result = reliability(scale.p_success(scores[2000:]), success[2000:])
     assert result.calibration_error < 0.03
+    advantages = np.exp(rng.normal(0, 1.5, 2000))  # what counts is their logarithm
+    came = rng.random(2000) < 1 / (1 + np.exp(-2 * np.log(advantages)))
+    bent = fit_scale(advantages[:1000], came[:1000])
+    assert bent.bend is not None
+    assert reliability(bent.p_success(advantages[1000:]), came[1000:]).calibration_error < 0.05
     assert reliability(np.full(2000, 0.99), success[2000:]).calibration_error > 0.2
     plot(result, tmp_path / "plots" / "reliability.png")
     assert (tmp_path / "plots" / "reliability.png").stat().st_size > 5000

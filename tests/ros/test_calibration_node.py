@@ -65,9 +65,9 @@ def test_views_are_captured_or_refused_and_a_calibration_is_told(session: Sessio
             answers.append(session.call("calibration/capture"))
         except CallFailed as error:
             answers.append(str(error))
-    assert re.fullmatch(r"view 1: 5\d of 54 corners", answers[0])
+    assert re.fullmatch(r"view 1: 5\d of 54 corners; next: move the board to the .* of the image", answers[0])
     assert "the hand stands as in view 0" in answers[1]
-    assert re.fullmatch(r"view 2: 5\d of 54 corners", answers[2])
+    assert answers[2].startswith("view 2: 5")
     assert "the board is not found" in answers[3]
     kept = Views.open(tmp_path / "captured")
     assert [v.camera for v in kept.views] == ["agent", "agent"]

@@ -45,7 +45,8 @@ def test_a_launch_file_starts_its_nodes_with_the_usual_arguments(name: str) -> N
         assert file == ("LaunchConfiguration", ("params_file",), {})
         assert set(own) - {"use_sim_time"} <= parameters()[node]
     arguments = {args[0]: kwargs["default_value"] for call, args, kwargs in calls if call == "DeclareLaunchArgument"}
-    assert set(arguments) == {"bundle", "params_file", "use_sim_time", "autostart"}
+    usual = {"bundle", "params_file", "use_sim_time", "autostart"}
+    assert set(arguments) == usual | ({"calibration"} if SIM not in NODES[name] else set())  # a robot has one, always
     assert Path(arguments["params_file"]).is_file()
 
 

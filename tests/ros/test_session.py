@@ -13,8 +13,13 @@ import numpy as np
 import pytest
 from fake_policy import STEP_M
 from faulty_robot import FAULTS
+from scipy.spatial.transform import Rotation
 
 from vla.spec import Spec
+from vla_calibration import store
+from vla_calibration.camera import pinhole
+from vla_calibration.geometry import transform
+from vla_calibration.store import Calibration, CameraEntry
 from vla_ros.graph import POLICY, SAFETY, SIM, NodeSpec
 from vla_ros.processes import Child, NodeDied
 from vla_ros.session import CallFailed, Session
@@ -194,3 +199,24 @@ def test_a_node_that_dies_on_its_own_ends_the_session(session: Session) -> None:
     robot.process.wait(30)
     with pytest.raises(NodeDied, match="'kitchen'"):
         session.call("sim/next_episode")
+
+
+def test_a_robot_that_drifted_is_not_driven(session: Session, policy: Path, spec: Spec, tmp_path: Path) -> None:
+    file, lens = tmp_path / "panda.yaml", pinhole(64, 64, 0.5)
+    session.start(POLICY, {"policy": f"fake:{policy}", "calibration": str(file)})
+    session.call("policy/configure")
+    with pytest.raises(CallFailed, match="cannot read"):
+        session.call("policy/activate")
+    for shift_m, says in ((0.03, r"agent: 30\.0 mm"), (0.0, None)):
+        cameras = {}
+        for camera in spec.cameras:
+            assert camera.pose is not None
+            turn = Rotation.from_quat(camera.pose.quaternion_xyzw).as_matrix()
+            place = transform(turn, np.add(camera.pose.position_m, [shift_m, 0, 0]))
+            cameras[camera.name] = CameraEntry(lens, camera.pose.mount, place, np.eye(6), 0.1, 20)
+        store.add(file, spec.robot, Calibration(cameras))
+        if says is None:
+            session.call("policy/activate")  # the file is read anew
+        else:
+            with pytest.raises(CallFailed, match=says):
+                session.call("policy/activate")

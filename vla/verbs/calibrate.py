@@ -3,14 +3,17 @@
 capture: take guided views into --session; in simulation the arm drives itself (a robot's views: the ROS node).
 solve:   intrinsics, camera place and joint offsets from --session, added as a version to --store.
 show:    the newest version in --store (or --version). diff: two versions, --version against the newest.
-check:   --store against the camera places in the spec of --policy, and views taken now (--live, a session of a few)
-         against --store; exits 1 when the policy must not run.
+check:   --store against the camera places in the spec of --policy, and what is seen now against --store: views of a
+         board (--live, a session of a few), or the gripper itself (--stills, with --meshes and --model); exits 1 when
+         the policy must not run.
 export:  camera_info, easy_handeye2 and patched model files from --store into --out.
+time, tool, gripper: the camera's clock, the tool's tip or the gripper's width from --recording, added to --store.
+verifier: the score of --verifier as a probability of success, from rollouts of --policy in simulation; saved with it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -22,9 +25,12 @@ if TYPE_CHECKING:
     from vla_calibration.store import Calibration
 
 
+Action = Literal["capture", "solve", "show", "diff", "check", "export", "time", "tool", "gripper", "verifier"]
+
+
 @dataclass(frozen=True)
 class Args:
-    action: Annotated[Literal["capture", "solve", "show", "diff", "check", "export"], tyro.conf.Positional]
+    action: Annotated[Action, tyro.conf.Positional]
     """What to do."""
     store: Path = Path("calibration.yaml")
     """The robot's file; one robot, all its versions."""
@@ -45,15 +51,29 @@ class Args:
     offsets_deg: tuple[float, ...] = ()
     """Simulation only: how far each joint is really off."""
     seed: int = 0
-    """Simulation only."""
+    """Simulation only: of the arm that captures, or how far on the seeds of a verifier's rollouts begin."""
     version: int | None = None
     """Version to show, or to compare the newest with."""
     policy: Path | None = None
-    """Checkpoint or bundle folder whose spec.json is checked."""
+    """Checkpoint or bundle folder: the one to check, or the one whose spec a solved calibration is for."""
     live: Path | None = None
     """Session of views taken just now, to check the live scene."""
+    stills: Path | None = None
+    """npz of images and joint angles taken just now, to check the live scene without a board."""
+    meshes: Path | None = None
+    """Folder of the arm's STL files; docs/calibration.md has their names."""
     out: Path = Path("calibration_export")
     """Folder to export into."""
+    recording: Path | None = None
+    """JSON file of a clock's, tool's or gripper's measurements; docs/calibration.md has the formats."""
+    verifier: str = "privileged_advantage"
+    """Verifier whose scores are calibrated."""
+    candidates: int = 16
+    """Action chunks it chooses among."""
+    episodes: int = 400
+    """Rollouts for it; every other one is held out."""
+    suite: str = "tabletop"
+    """Where they are rolled out."""
 
 
 def main(args: Args) -> int:
@@ -65,6 +85,10 @@ def main(args: Args) -> int:
         "diff": _diff,
         "check": _check,
         "export": _export,
+        "time": _recording,
+        "tool": _recording,
+        "gripper": _recording,
+        "verifier": _verifier,
     }[args.action](args)
 
 
@@ -90,6 +114,8 @@ def _capture(args: Args) -> int:
 
 
 def _solve(args: Args) -> int:
+    from vla.errors import BadConfig
+    from vla.spec import Spec
     from vla_calibration import store
     from vla_calibration.capture import Session
     from vla_calibration.kinematics import load_chain
@@ -99,6 +125,11 @@ def _solve(args: Args) -> int:
     chain = None if args.model is None else load_chain(args.model, args.hand)
     before = store.load(args.store, session.config.robot) if args.store.exists() else None
     found = solve_session(session, chain, before)
+    if args.policy is not None:
+        spec = Spec.load(args.policy / "spec.json")
+        if spec.robot != session.config.robot:
+            raise BadConfig(f"{args.policy} is for robot {spec.robot!r}, {args.session} of {session.config.robot!r}")
+        found = replace(found, spec=store.robot_digest(spec))
     number = store.add(args.store, session.config.robot, found)
     print(f"{args.store}: version {number}")
     _print(found)
@@ -138,11 +169,10 @@ def _check(args: Args) -> int:
     results = check_spec(calibration, spec)
     if args.live is not None:
         results["live scene"] = _live(args, calibration, spec.drift or Drift())
+    if args.stills is not None:
+        results["gripper"] = _gripper(args, calibration, spec.drift or Drift())
     for name, result in results.items():
         print(f"{name:12} {result.level:7} {result.reason}")
-    unknown = [c.name for c in spec.cameras if c.name not in results]
-    for name in unknown:
-        print(f"{name:12} unknown its place is not in the spec or not in {args.store}")
     return 1 if any(r.level == "refuse" for r in results.values()) else 0
 
 
@@ -165,12 +195,59 @@ def _live(args: Args, calibration: Calibration, limits: Drift) -> DriftResult:
     return check_scene(views, session.config.board, entry, limits, entry.far_from_board)
 
 
+def _gripper(args: Args, calibration: Calibration, limits: Drift) -> DriftResult:
+    from vla.errors import BadCalibration, BadConfig
+    from vla_calibration.gripper_drift import check_gripper
+    from vla_calibration.kinematics import load_chain
+    from vla_calibration.stills import read_shape, read_stills
+
+    if args.stills is None or args.meshes is None or args.model is None:
+        raise BadConfig(
+            "the gripper is checked with --stills, --meshes and --model, and --hand: the link that carries it"
+        )
+    if args.camera not in calibration.cameras:
+        raise BadCalibration(f"{args.store} does not know camera {args.camera!r}: solve a session first")
+    chain = load_chain(args.model, args.hand)
+    stills = read_stills(args.stills, chain, calibration)
+    return check_gripper(stills, read_shape(args.meshes, chain), calibration.cameras[args.camera], limits)
+
+
 def _export(args: Args) -> int:
     from vla_calibration import store
     from vla_calibration.export import export
 
     for path in export(store.load(args.store), args.out, args.model):
         print(path)
+    return 0
+
+
+def _recording(args: Args) -> int:
+    from vla.errors import BadConfig
+    from vla_calibration import store
+    from vla_calibration.kinematics import load_chain
+    from vla_calibration.recordings import solve_recording
+
+    if args.recording is None:
+        raise BadConfig(f"{args.action} needs --recording: a JSON file, see docs/calibration.md")
+    before = store.load(args.store, args.robot) if args.store.exists() else store.Calibration()
+    chain = None if args.model is None else load_chain(args.model, args.hand)
+    found = solve_recording(args.recording, args.action, before, chain)
+    print(f"{args.store}: version {store.add(args.store, args.robot, found)}")
+    _print(found)
+    return 0
+
+
+def _verifier(args: Args) -> int:
+    from vla.errors import BadConfig
+    from vla.verbs._calibration_verifier import SEED, ScaleConfig, calibrate
+
+    if args.policy is None:
+        raise BadConfig("verifier needs --policy: the checkpoint folder that it was fitted for")
+    out = args.policy / "verifiers" / f"{args.verifier}_scale"
+    config = ScaleConfig(str(args.policy), args.verifier, args.suite, args.candidates, SEED + args.seed)
+    for name, value in calibrate(config, args.episodes, out).items():
+        print(f"{name:>18}  {value:.4g}" if isinstance(value, float) else f"{name:>18}  {value}")
+    print(f"plot: {out / 'reliability.png'}; a bundle exported from now on has p_success")
     return 0
 
 
@@ -193,3 +270,7 @@ def _print(found: Calibration) -> None:
         print(f"clock of {name}: {1e3 * offset.value:+.2f} ± {1e3 * offset.std:.2f} ms")
     if found.gripper is not None:
         print(f"gripper: true width = {found.gripper[0]:.4f} x reported {1e3 * found.gripper[1]:+.2f} mm")
+    if found.tool is not None:
+        x, y, z = found.tool.tip_m
+        std = 1e3 * np.sqrt(np.trace(found.tool.covariance))
+        print(f"tool: tip at ({x:.4f}, {y:.4f}, {z:.4f}) m in the hand's frame, ±{std:.2f} mm")

@@ -6,6 +6,7 @@ The quickest look at what a policy does: nothing is written. `vla eval` measures
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class Args:
     """Actions of a chunk that are executed before the next decision."""
     seed: int = 2_000_000
     """Of the first episode; each later one's is the next."""
+    calibration: Path | None = None
+    """The robot's calibration file, held to the policy's spec before anything moves; a simulator needs none."""
 
 
 def main(args: Args) -> int:
@@ -39,6 +42,11 @@ def main(args: Args) -> int:
             print(f"  step {env.steps}: HOLD, {decision.verdict.reason}", flush=True)
 
     pipeline = open_pipeline(args.policy, args.verifier, args.candidates)
+    if args.calibration is not None:
+        from vla_calibration.drift import require_calibrated
+
+        for warning in require_calibrated(args.calibration, pipeline.spec):
+            print(f"warning: {warning}")
     suite = registry.suite(args.suite)()
     for seed in range(args.seed, args.seed + args.episodes):
         (row,) = run_episodes(pipeline, suite, [seed], n_action_steps=args.n_action_steps, batch=1, on_decision=refused)

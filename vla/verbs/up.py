@@ -33,6 +33,8 @@ class Args:
     """Of the first episode; each later one's is the next."""
     kill_test: bool = False
     """At the end kill -9 the policy in the middle of a chunk."""
+    calibration: Path | None = None
+    """The robot's calibration file; the policy node holds it to the bundle's spec. A simulator needs none."""
     out: Path | None = None
     """The run folder to write; runs/ros-DATE-TIME unless told."""
 
@@ -52,6 +54,7 @@ def main(args: Args) -> int:
         episodes=2 * args.episodes,
         seed=args.seed,
         kill_test=args.kill_test,
+        calibration=str(args.calibration.absolute()) if args.calibration else "",
     )
     folder = args.out or Path("runs") / f"ros-{datetime.now():%Y%m%d-%H%M%S}"
     print("starting the robot, the policy and the safety node", flush=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -97,10 +97,13 @@ class Decisions:
         return Batch(images, torch.as_tensor(self.rollouts.state[rows]), torch.as_tensor(self.tokens[rows]))
 
 
-def optimiser_for(
+def descent(
     module: nn.Module, observer: Observer, learning_rate: float, weight_decay: float, steps: int
-) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """AdamW with a short warm-up and a cosine; the encoder, which starts trained, gets half the rate."""
+) -> Callable[[Tensor], None]:
+    """What takes one step down a loss: AdamW, a short warm-up and a cosine.
+
+    The encoder, which starts trained, gets half the rate.
+    """
     encoder = list(observer.backbone.parameters())
     ours = {id(p) for p in encoder}
     rest = [p for p in module.parameters() if id(p) not in ours]
@@ -110,7 +113,16 @@ def optimiser_for(
     def factor(step: int) -> float:
         return min(1, (step + 1) / 30) * (0.5 + 0.5 * math.cos(math.pi * min(1, step / steps)))
 
-    return optimiser, torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
+
+    def descend(loss: Tensor) -> None:
+        optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+        optimiser.step()
+        schedule.step()
+
+    return descend
 
 
 def require_success(rollouts: Rollouts) -> None:

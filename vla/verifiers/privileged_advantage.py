@@ -36,7 +36,7 @@ from vla.verifiers._critic import (
     Judge,
     Observer,
     auc,
-    optimiser_for,
+    descent,
     require_success,
     shuffled,
     split_by_episode,
@@ -129,7 +129,7 @@ class Verifier(VerifierProtocol):
         before = torch.as_tensor(rollouts.branch_before)
         before = (before - before.mean(0)) / (before.std(0) + 0.1)
         actions = torch.as_tensor(rollouts.branch_actions)
-        optimiser, schedule = optimiser_for(self, self.observer, config.learning_rate, 2e-2, config.steps)
+        descend = descent(self, self.observer, config.learning_rate, 2e-2, config.steps)
         self.train()
         for step, rows in enumerate(shuffled(train, config.batch_size, config.steps, rng)):
             with torch.autocast("cpu", torch.bfloat16):
@@ -140,11 +140,7 @@ class Verifier(VerifierProtocol):
             loss: Tensor = F.smooth_l1_loss(advantages, centred[rows].expand_as(advantages))
             loss = loss + config.auxiliary * F.smooth_l1_loss(guess, before[rows])
             loss = loss + 0.2 * F.mse_loss(self.value(features)[:, 0], labels[rows].mean(1))
-            optimiser.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(self.parameters(), 1.0)
-            optimiser.step()
-            schedule.step()
+            descend(loss)
             if progress:
                 progress((step + 1) / config.steps, f"verifier loss {float(loss.detach()):.3f}")
         self.eval()

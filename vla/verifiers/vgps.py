@@ -33,7 +33,7 @@ from vla.verifiers._critic import (
     Judge,
     Observer,
     auc,
-    optimiser_for,
+    descent,
     require_success,
     shuffled,
     split_by_episode,
@@ -104,7 +104,7 @@ class Verifier(VerifierProtocol):
         chosen = torch.as_tensor(rollouts.chosen)
         discount = config.discount**config.n_action_steps
         target = copy.deepcopy(self.q)
-        optimiser, schedule = optimiser_for(self, self.observer, config.learning_rate, 1e-2, config.steps)
+        descend = descent(self, self.observer, config.learning_rate, 1e-2, config.steps)
         self.train()
         for step, rows in enumerate(shuffled(train, config.batch_size, config.steps, rng)):
             with torch.autocast("cpu", torch.bfloat16):
@@ -120,11 +120,7 @@ class Verifier(VerifierProtocol):
             loss = _expectile(in_data - value, config.expectile)
             for q in self.q:
                 loss = loss + F.mse_loss(q(features, acts)[:, 0], backup)
-            optimiser.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(self.parameters(), 1.0)
-            optimiser.step()
-            schedule.step()
+            descend(loss)
             average_towards(target, self.q, config.target_average)
             if progress:
                 progress((step + 1) / config.steps, f"Q loss {float(loss.detach()):.3f}")

@@ -100,7 +100,7 @@ def joint_offsets_projected(seed: int) -> Row:
     joints = list(fittable(panda(), "eye_to_hand", ()))
     offsets = np.zeros(7)
     offsets[joints] = np.deg2rad(rng.uniform(-5, 5, len(joints)))
-    place, far = _stand()
+    place, far = stand()
     rig = Rig("eye_to_hand", BOARD, RADTAN, place, far, offsets, np.zeros((0, 6)))
     truth = synthetic.arm_views(rig, panda(), HOME, 30, Noise(0.3, 1e-4, 1e-4), rng)
     found = calibrate_joint_offsets(truth.views, panda(), _roughly(rig, rng))
@@ -142,7 +142,7 @@ def time_offset_projected(seed: int) -> Row:
         swing = np.sin(2 * np.pi * rate * t + phase).sum(0)
         return np.asarray(HOME + np.array([0.02, 0.02, 0.02, 0.02, 0.1, 0.1, 0.15]) * swing)
 
-    place, far = _stand()
+    place, far = stand()
     states = np.arange(0, 10, 0.01)
     hands = np.array([panda().forward(joints(t))[0][:3, :3] for t in states])
     stamps, seen = [], []
@@ -163,7 +163,7 @@ def drift_projected(seed: int, what: str) -> Row:
     """
     rng = np.random.default_rng([seed, 8])
     noise = Noise(0.5, 2e-4, 2e-4)
-    place, far = _stand()
+    place, far = stand()
     known = [moved(T, rng.normal(0, [3e-4] * 3 + [5e-4] * 3)) for T in (place, far)]
     offsets = np.zeros(7)
     if what == "joint":
@@ -184,7 +184,7 @@ def rendered_views(
     """n images of a Panda moved at random about its home, and the true rig."""
     scene = _scene("radtan")
     if setup == "eye_to_hand":
-        mount, far = _stand()
+        mount, far = stand()
     else:
         mount = _wrist_camera()
         far = transform(np.diag([1.0, -1.0, -1.0]), np.array([0.5, 0.0, 0.03]) - [BOARD.size_m[0] / 2, 0, 0])
@@ -221,7 +221,7 @@ def _flaws(noisy: bool, rng: np.random.Generator) -> Flaws:
     return Flaws(NOISY.blur_px, NOISY.noise, NOISY.covered if rng.random() < 1 / 3 else 0.0)
 
 
-def _stand() -> tuple[Doubles, Doubles]:
+def stand() -> tuple[Doubles, Doubles]:
     """base_from_camera on a stand before the arm, and hand_from_board so that the board faces it."""
     hand = panda().forward(HOME)[0]
     place = looking_at(np.array([1.15, 0.1, 0.55]), hand[:3, 3])

@@ -21,6 +21,7 @@ TRIALS = 100
 JOINT_TRIALS = 40
 COVERAGE_TRIALS = 500
 DRIFT_TRIALS = 500
+GRIPPER_TRIALS = 200
 SEED = 9_000_000
 SETUPS = ("eye_in_hand", "eye_to_hand")
 
@@ -38,6 +39,7 @@ def measure(args: Args) -> list[Metric]:
         *_joints_and_clocks(run, trials),
         *_coverage(run, trials),
         *_drift(run, trials),
+        *_gripper(run),
     ]
 
 
@@ -85,6 +87,18 @@ def _drift(run: Callable[..., Rows], trials: Any) -> list[Metric]:
         rows = run(f"drift {what}", DRIFT_TRIALS, trials.drift_projected, what=what)
         metrics.append(share(label, [row["level"] != "ok" for row in rows], bound))
     return metrics
+
+
+def _gripper(run: Callable[..., Rows]) -> list[Metric]:
+    """Without a board. A check that could not be made counts as a miss, and as a false alarm."""
+    from vla.verbs.benches import _gripper_trials as trials
+
+    rows = run("drift gripper", GRIPPER_TRIALS, trials.gripper_rendered)
+    return [
+        share("no board, camera 2 cm off is seen", [row["camera_2cm_alarm"] is True for row in rows], ">= 0.95"),
+        share("no board, a joint 2° off is seen", [row["joint_2deg_alarm"] is True for row in rows], ">= 0.95"),
+        share("no board, false alarms", [row["nothing_alarm"] is not False for row in rows], "<= 0.01"),
+    ]
 
 
 def _against_opencv(run: Callable[..., Rows], trials: Any, setup: str, turning: bool) -> list[Metric]:
