@@ -8,6 +8,7 @@ import numpy as np
 
 from vla.types import Floats
 from vla_sim.arm_env import View
+from vla_sim.grasps import yaw_of
 from vla_sim.osc import turn_between
 from vla_sim.panda import Doubles
 from vla_sim.waypoints import CLOSE, OPEN, go, grasp_on, is_shut, stay
@@ -55,7 +56,7 @@ def drawer_of(view: View, joint: str) -> Drawer:
 
 def pull_open(view: View, drawer: Drawer) -> Floats:
     """Take the handle from in front and pull."""
-    orientation = _facing(view, -drawer.out)
+    orientation = facing(view, -drawer.out)
     if is_shut(view) and view.width > 0.002 and view.world.shapes.fingers_on(view.data, drawer.body):
         return go(view, view.tool + drawer.out * _PULL_M, CLOSE, view.orientation)
     onto = drawer.handle - drawer.out * _ONTO_M
@@ -66,7 +67,7 @@ def pull_open(view: View, drawer: Drawer) -> Floats:
 
 def push_shut(view: View, drawer: Drawer) -> Floats:
     """With closed fingers against the handle, push."""
-    orientation = _facing(view, -drawer.out)
+    orientation = facing(view, -drawer.out)
     return _approach(view, drawer.handle - drawer.out * _PULL_M, drawer.out, orientation, CLOSE, drawer.opened)
 
 
@@ -80,7 +81,7 @@ def turn_knob(view: View, joint: str) -> Floats:
     knob[2] = top + 0.004
     away = np.hypot(*(view.tool - knob)[:2])
     low = view.tool[2] - knob[2] < 0.03
-    yaw = float(np.arctan2(-view.orientation[0, 0], view.orientation[1, 0]))
+    yaw = yaw_of(view.orientation)
     if view.closing and away < 0.03 and low:
         if not is_shut(view):
             return stay(view, CLOSE)
@@ -88,7 +89,7 @@ def turn_knob(view: View, joint: str) -> Floats:
             action = stay(view, CLOSE)
             action[5] = _TURN_PER_STEP_RAD
             return action
-    straight = _facing(view, -_UP, closing=np.array([0.0, 1.0, 0.0]))
+    straight = facing(view, -_UP, closing=np.array([0.0, 1.0, 0.0]))
     if low and away < 0.03 and (yaw > 1.0 or view.grip > -0.9):
         return go(view, view.tool + _UP * (0.05 if view.grip < -0.9 else 0.0), OPEN, view.orientation)
     if grasp_on(view, knob, straight):
@@ -113,7 +114,7 @@ def _approach(
     return go(view, start, close, orientation)
 
 
-def _facing(view: View, ahead: Doubles, closing: Doubles | None = None) -> Doubles:
+def facing(view: View, ahead: Doubles, closing: Doubles | None = None) -> Doubles:
     """(3, 3) a tool that points `ahead` and somewhat down, fingers closing from above and below.
 
     Of the two such orientations, the one that is nearer to the present.

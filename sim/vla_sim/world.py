@@ -53,7 +53,8 @@ class World:
         """(3,) [m] the robot's base in the world; its axes are the world's."""
         self.substeps = round(1.0 / CONTROL_RATE_HZ / self.model.opt.timestep)
         self.shapes = Shapes(self.model)
-        fixtures = getattr(self.env, "fixtures_dict", {}).values()
+        door = [self.env.door] if hasattr(self.env, "door") else []
+        fixtures = [*getattr(self.env, "fixtures_dict", {}).values(), *door]
         self._fixtures = [self.model.body(fixture.root_body).id for fixture in fixtures]
         self.first = self._read()
         """The layout that the first reset drew."""
