@@ -7,6 +7,7 @@ import numpy as np
 from vla.types import Floats
 from vla_sim.arm_env import View
 from vla_sim.articulated import facing
+from vla_sim.grasps import FINGERTIP_M
 from vla_sim.panda import Doubles
 from vla_sim.waypoints import CLOSE, go
 
@@ -18,7 +19,6 @@ _ON_M, _WITH_M = 0.03, 0.16
 """Beside that place where the tool may press; from it where the hand still moves the lever."""
 _DRAG_M = 0.04
 """Towards the lever, while the door goes with it."""
-_FINGERTIP_M = 0.011
 _FREE_RAD = 1.2
 """Turn of the lever at which the latch has left the frame."""
 _AJAR_RAD, _HELD_RAD = 0.02, 0.5
@@ -38,9 +38,9 @@ def along(view: View, hinge: str, point: Doubles, angle: float) -> Doubles:
 
 def open_door(view: View, hinge: str, latch: str) -> Floats:
     """Press the lever down with closed fingers and drag it along the way of the door."""
-    touch, press, out = _lever(view, latch)
-    sideways = np.array([*out[:2], 0.0]) / np.hypot(*out[:2])
-    orientation = facing(view, _DOWN, closing=sideways)  # along the lever: the hand is narrow between it and the door
+    touch, press = _lever(view, latch)
+    level = np.cross(_DOWN, view.data.xaxis[view.world.model.joint(latch).id])
+    orientation = facing(view, _DOWN, closing=level)  # along the lever: the hand is narrow between it and the door
     off = view.tool - touch
     free = abs(_angle(view, latch)) > (_HELD_RAD if _angle(view, hinge) > _AJAR_RAD else _FREE_RAD)
     if free and np.linalg.norm(off) < _WITH_M:
@@ -50,8 +50,8 @@ def open_door(view: View, hinge: str, latch: str) -> Floats:
     return go(view, touch + _PRESS_M * press, CLOSE, orientation)
 
 
-def _lever(view: View, latch: str) -> tuple[Doubles, Doubles, Doubles]:
-    """Where the tool touches a latch's lever near its end, the way it presses, the way the lever points; (3,) each."""
+def _lever(view: View, latch: str) -> tuple[Doubles, Doubles]:
+    """Where the tool touches a latch's lever near its end, and the way it presses; (3,) each."""
     data, geom = view.data, _lever_of(view, latch)
     out = _arm(view, latch, geom)
     out /= np.linalg.norm(out)
@@ -59,14 +59,14 @@ def _lever(view: View, latch: str) -> tuple[Doubles, Doubles, Doubles]:
     press *= -np.sign(press[2])
     size = np.abs(np.stack([out, press]) @ data.geom_xmat[geom].reshape(3, 3)) @ view.world.model.geom_size[geom]
     end = data.geom_xpos[geom] + (size[0] - _FROM_END_M) * out - size[1] * press
-    return end - _FINGERTIP_M * press, press, out
+    return end - FINGERTIP_M * press, press
 
 
 def _lever_of(view: View, latch: str) -> int:
     """The part of a latch that is farthest from its axis."""
     model = view.world.model
-    solid = [g for g in np.flatnonzero(model.geom_bodyid == model.jnt_bodyid[model.joint(latch).id])]
-    return int(max(solid, key=lambda geom: float(np.linalg.norm(_arm(view, latch, geom)))))
+    parts = np.flatnonzero(model.geom_bodyid == model.jnt_bodyid[model.joint(latch).id])
+    return int(max(parts, key=lambda geom: float(np.linalg.norm(_arm(view, latch, geom)))))
 
 
 def _arm(view: View, latch: str, geom: int) -> Doubles:
