@@ -56,18 +56,24 @@ def drawer_of(view: View, joint: str) -> Drawer:
 
 def pull_open(view: View, drawer: Drawer) -> Floats:
     """Take the handle from in front and pull."""
-    orientation = facing(view, -drawer.out)
-    if is_shut(view) and view.width > 0.002 and view.world.shapes.fingers_on(view.data, drawer.body):
-        return go(view, view.tool + drawer.out * _PULL_M, CLOSE, view.orientation)
+    holding, action = take_handle(view, drawer)
+    return go(view, view.tool + drawer.out * _PULL_M, CLOSE, view.orientation) if holding else action
+
+
+def take_handle(view: View, drawer: Drawer) -> tuple[bool, Floats]:
+    """Whether the closed fingers have the handle, and what to do while they do not: come from in front and close."""
+    orientation = _facing(view, -drawer.out)
     onto = drawer.handle - drawer.out * _ONTO_M
+    if is_shut(view) and view.width > 0.002 and view.world.shapes.fingers_on(view.data, drawer.body):
+        return True, stay(view, CLOSE)
     if grasp_on(view, onto, orientation):
-        return stay(view, CLOSE, orientation)
-    return _approach(view, onto, drawer.out, orientation, OPEN)
+        return False, stay(view, CLOSE, orientation)
+    return False, _approach(view, onto, drawer.out, orientation, OPEN)
 
 
 def push_shut(view: View, drawer: Drawer) -> Floats:
     """With closed fingers against the handle, push."""
-    orientation = facing(view, -drawer.out)
+    orientation = _facing(view, -drawer.out)
     return _approach(view, drawer.handle - drawer.out * _PULL_M, drawer.out, orientation, CLOSE, drawer.opened)
 
 
@@ -89,7 +95,7 @@ def turn_knob(view: View, joint: str) -> Floats:
             action = stay(view, CLOSE)
             action[5] = _TURN_PER_STEP_RAD
             return action
-    straight = facing(view, -_UP, closing=np.array([0.0, 1.0, 0.0]))
+    straight = _facing(view, -_UP, closing=np.array([0.0, 1.0, 0.0]))
     if low and away < 0.03 and (yaw > 1.0 or view.grip > -0.9):
         return go(view, view.tool + _UP * (0.05 if view.grip < -0.9 else 0.0), OPEN, view.orientation)
     if grasp_on(view, knob, straight):
@@ -114,7 +120,7 @@ def _approach(
     return go(view, start, close, orientation)
 
 
-def facing(view: View, ahead: Doubles, closing: Doubles | None = None) -> Doubles:
+def _facing(view: View, ahead: Doubles, closing: Doubles | None = None) -> Doubles:
     """(3, 3) a tool that points `ahead` and somewhat down, fingers closing from above and below.
 
     Of the two such orientations, the one that is nearer to the present.

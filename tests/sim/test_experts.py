@@ -30,13 +30,14 @@ def test_the_expert_solves_a_layout_nobody_tuned_it_on(suite: str, task: str) ->
     assert trial.success, trial
 
 
-def test_the_door_stands_where_its_seed_puts_it(door: ArmEnv) -> None:
+def test_the_door_stands_where_its_seed_puts_it_and_the_expert_opens_it(door: ArmEnv) -> None:
     poses = []
     for seed in (3, 4, 3):
         door.reset(seed)
         poses.append(door._data.body("Door_main").xmat.copy())
     np.testing.assert_array_equal(poses[0], poses[2])
     assert np.abs(poses[0] - poses[1]).max() > 1e-3
+    assert run_expert(door, 77_001, "Door").success
 
 
 def test_what_the_expert_does_follows_from_the_state_alone(door: ArmEnv) -> None:
