@@ -17,6 +17,8 @@ from vla_sim.panda import Doubles
 
 _LOW, _HIGH = -2.0, 3.55
 """The range of the Panda's seventh joint, 166 degrees to each side of 45 degrees beside the rest, less some room."""
+_DIRECT = 3.0
+"""Up to here the shorter way from the rest is the way within the range."""
 _OUT_OF_RANGE = 10.0
 _MOST_AT_ONCE_RAD = 1.0
 
@@ -33,7 +35,7 @@ def by_the_handle(view: View, body: int, handle: Doubles, to: Doubles, yaws: Seq
     away = handle[:2] - view.data.xpos[body][:2]
     along = float(np.arctan2(away[1], away[0]))
     ways = [_within(along + turn) for turn in (0.0, np.pi)]
-    yaw = min(ways, key=lambda way: _excess(way) + _best(view, way, away, body, to, yaws)[0])
+    yaw = min(ways, key=lambda way: _excess(way, _DIRECT) + _best(view, way, away, body, to, yaws)[0])
     return Grasp(handle, facing_down(yaw), float(view.world.shapes.cloud(view.data, body)[:, 2].max()))
 
 
@@ -54,5 +56,5 @@ def _within(yaw: float) -> float:
     return float((yaw - _LOW) % (2 * np.pi) + _LOW)
 
 
-def _excess(yaw: float) -> float:
-    return _OUT_OF_RANGE if yaw > _HIGH else 0.0
+def _excess(yaw: float, most: float = _HIGH) -> float:
+    return _OUT_OF_RANGE if yaw > most else 0.0
