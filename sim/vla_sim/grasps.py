@@ -17,6 +17,8 @@ _FINGERTIP_M = 0.011
 """From the tool point down to the fingertips."""
 EASY_REACH_M = 0.68
 """From the base in x and y; a tool that points down gets stuck at a straight elbow some 10 cm farther."""
+_NEAREST_M = 0.45
+"""The same, where the arm is folded; it gets stuck some 10 cm nearer."""
 _DEPTHS_M = (0.02, 0.012)
 """Below a rim that it is taken, the better one first."""
 _INSIDE_M = (0.004, 0.014, -0.014, 0.024, -0.024)
@@ -92,8 +94,8 @@ def by_the_rim(view: View, body: int, to: Doubles, above_bottom: float | None = 
         total = (0.02 * np.abs(yaws) + 0.02 * np.abs(yaws - yaw_of(view.orientation)))[:, None]
         total = total + 0.05 * np.linalg.norm(centres - view.tool[:2], axis=2)
         for moved in (np.zeros(2), to - view.data.xpos[body][:2]):
-            stretch = np.linalg.norm(centres + moved - view.world.base[:2], axis=2) - EASY_REACH_M
-            total += 2.0 * np.maximum(0.0, stretch)
+            reach = np.linalg.norm(centres + moved - view.world.base[:2], axis=2)
+            total += 2.0 * np.maximum(0.0, np.maximum(reach - EASY_REACH_M, 3.0 * (_NEAREST_M - reach)))
         blocked = 3.0 * _blocked(points, yaws, centres, top - depth)
         total += 3.0 * (depths[0] - depth) + 2.0 * abs(inside) + blocked
         yaw, side = np.unravel_index(int(total.argmin()), total.shape)
