@@ -25,22 +25,27 @@ def cup(at: Doubles = BOWL) -> Doubles:
     return np.concatenate([np.c_[RING, np.full(37, z)] for z in (0.0, HEIGHT)]) + at
 
 
-def view(cloud: Doubles, obstacles: Doubles | None = None, yaw: float = 0.0) -> Any:
+def view(cloud: Doubles, obstacles: Doubles | None = None, yaw: float = 0.0, base: Doubles = BASE) -> Any:
     """As much of a `View` as grasps look at; body 1 stands at the origin."""
     points = np.zeros((0, 3)) if obstacles is None else obstacles
     shapes = SimpleNamespace(cloud=lambda data, body: cloud, obstacles=lambda data, body: points)
     data = SimpleNamespace(xpos=np.zeros((2, 3)), xmat=np.tile(np.eye(3).ravel(), (2, 1)))
     tool = np.array([0.0, 0.0, 0.3])
     return SimpleNamespace(
-        world=SimpleNamespace(shapes=shapes, base=BASE), data=data, tool=tool, orientation=facing_down(yaw)
+        world=SimpleNamespace(shapes=shapes, base=base), data=data, tool=tool, orientation=facing_down(yaw)
     )
 
 
 def test_a_rim_is_taken_on_the_side_that_the_arm_reaches_where_the_thing_goes() -> None:
-    near, far = by_the_rim(view(cup()), 1, FAR), by_the_rim(view(cup()), 1, np.array([-0.3, 0.0]))
+    near, far = by_the_rim(view(cup()), 1, FAR), by_the_rim(view(cup()), 1, np.array([-0.02, 0.0]))
     assert near.position[0] < -0.6 * RADIUS
     assert abs(far.position[0]) < 0.2 * RADIUS  # nothing is far: no turn of the wrist
     assert near.position[2] == pytest.approx(HEIGHT - 0.02)
+
+
+def test_a_thing_close_to_the_base_is_not_taken_where_the_folded_arm_gets_stuck() -> None:
+    close = by_the_rim(view(cup(), base=np.array([-0.42, 0.0, 0.0])), 1, np.array([0.33, 0.0]))
+    assert close.position[0] > -0.2 * RADIUS
 
 
 def test_where_a_wall_stands_close_the_fingers_come_down_farther_inside() -> None:
