@@ -20,9 +20,10 @@ _TURN_RAD, _SWING_RAD = 0.15, 0.06
 def along(view: View, hinge: str, point: Doubles, angle: float) -> Doubles:
     """(3,) where a point would be if what hangs on a hinge were turned by an angle [rad]."""
     joint = view.world.model.joint(hinge).id
-    there: Doubles = np.empty(3)
-    mujoco.mju_rotVecQuat(there, point - view.data.xanchor[joint], _quaternion(view, hinge, angle))
-    return there + np.array(view.data.xanchor[joint])
+    anchor, off = view.data.xanchor[joint], np.empty(3)
+    mujoco.mju_rotVecQuat(off, point - anchor, _quaternion(view, hinge, angle))
+    there: Doubles = anchor + off
+    return there
 
 
 def open_door(view: View, hinge: str, latch: str) -> Floats:
