@@ -8,6 +8,7 @@ import numpy as np
 
 from vla.types import Floats
 from vla_sim.arm_env import View
+from vla_sim.grasps import yaw_of
 from vla_sim.osc import turn_between
 from vla_sim.panda import Doubles
 from vla_sim.waypoints import CLOSE, OPEN, go, grasp_on, is_shut, stay
@@ -55,13 +56,19 @@ def drawer_of(view: View, joint: str) -> Drawer:
 
 def pull_open(view: View, drawer: Drawer) -> Floats:
     """Take the handle from in front and pull."""
+    holding, action = take_handle(view, drawer)
+    return go(view, view.tool + drawer.out * _PULL_M, CLOSE, view.orientation) if holding else action
+
+
+def take_handle(view: View, drawer: Drawer) -> tuple[bool, Floats]:
+    """Whether the closed fingers have the handle, and what to do while they do not: come from in front and close."""
     orientation = _facing(view, -drawer.out)
-    if is_shut(view) and view.width > 0.002 and view.world.shapes.fingers_on(view.data, drawer.body):
-        return go(view, view.tool + drawer.out * _PULL_M, CLOSE, view.orientation)
     onto = drawer.handle - drawer.out * _ONTO_M
+    if is_shut(view) and view.width > 0.002 and view.world.shapes.fingers_on(view.data, drawer.body):
+        return True, stay(view, CLOSE)
     if grasp_on(view, onto, orientation):
-        return stay(view, CLOSE, orientation)
-    return _approach(view, onto, drawer.out, orientation, OPEN)
+        return False, stay(view, CLOSE, orientation)
+    return False, _approach(view, onto, drawer.out, orientation, OPEN)
 
 
 def push_shut(view: View, drawer: Drawer) -> Floats:
@@ -80,7 +87,7 @@ def turn_knob(view: View, joint: str) -> Floats:
     knob[2] = top + 0.004
     away = np.hypot(*(view.tool - knob)[:2])
     low = view.tool[2] - knob[2] < 0.03
-    yaw = float(np.arctan2(-view.orientation[0, 0], view.orientation[1, 0]))
+    yaw = yaw_of(view.orientation)
     if view.closing and away < 0.03 and low:
         if not is_shut(view):
             return stay(view, CLOSE)

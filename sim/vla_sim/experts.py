@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
 from vla import registry
@@ -30,21 +30,11 @@ def run_expert(env: Env, seed: int, task: str) -> Trial:
     return Trial(task, seed, env.success, env.steps)
 
 
-def try_expert(
-    suite: str,
-    tasks: Sequence[str],
-    seeds: Callable[[str], Sequence[int]],
-    workers: int,
-    progress: Callable[[int, int], None],
-) -> list[Trial]:
-    """The expert on every seed of every task, task by task; `seeds` gives those of a task."""
-    todo = [(task, tuple(seeds(task))) for task in tasks]
-    total, trials = sum(len(one) for _, one in todo), []
-    for _, finished in run_jobs(functools.partial(_expert_worker, suite), todo, workers, print):
-        trials += finished
-        progress(len(trials), total)
-    order = {task: i for i, task in enumerate(tasks)}
-    return sorted(trials, key=lambda trial: (order[trial.task], trial.seed))
+def try_expert(suite: str, todo: Sequence[tuple[str, Sequence[int]]], workers: int) -> Generator[list[Trial]]:
+    """The expert on the seeds of each (task, seeds); yields a task's trials when it is done, in any order."""
+    items = [(task, tuple(seeds)) for task, seeds in todo]
+    for _, trials in run_jobs(functools.partial(_expert_worker, suite), items, workers, print):
+        yield trials
 
 
 def _expert_worker(suite: str) -> Callable[[tuple[str, tuple[int, ...]]], list[Trial]]:

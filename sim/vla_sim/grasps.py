@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,16 @@ _FINGERTIP_M = 0.011
 """From the tool point down to the fingertips."""
 EASY_REACH_M = 0.68
 """From the base in x and y; a tool that points down gets stuck at a straight elbow some 10 cm farther."""
+_NEAREST_M = 0.45
+"""The same, where the arm is folded; it gets stuck some 10 cm nearer."""
+_DEPTHS_M = (0.02, 0.012)
+"""Below a rim that it is taken, the better one first."""
+_INSIDE_M = (0.004, 0.014, -0.014, 0.024, -0.024)
+"""Of a rim that the tool closes, the better one first: one finger then brings the object along."""
+_INSIDE_FLAT_M = (0.014, 0.024, 0.004)
+"""The same for something flat, whose rim slopes: the fingers slip off its edge."""
+_RIM_M = 0.01
+"""Of an object's top that are its rim."""
 _REACH_M = 0.2
 """Only obstacles this near in x and y are looked at."""
 
@@ -51,49 +62,71 @@ def from_above(view: View, body: int) -> Grasp:
     p, q = across @ cloud[:, :2].T, along @ cloud[:, :2].T
     width, length = np.ptp(p, axis=1), np.ptp(q, axis=1)
     middle = across * ((p.max(1) + p.min(1)) / 2)[:, None] + along * ((q.max(1) + q.min(1)) / 2)[:, None]
-    yaw_now = _yaw(view.orientation)
+    yaw_now = yaw_of(view.orientation)
     cost = width + 0.015 * np.abs(yaws) + 10 * np.maximum(0, width - _WIDEST_M) + 0.005 * np.abs(yaws - yaw_now)
     shifts = np.array([0.0, 0.012, -0.012, 0.024, -0.024])
     centres = middle[:, None] + along[:, None] * shifts[:, None]
-    total = cost[:, None] + 0.3 * np.abs(shifts) + _blocked(view, body, yaws, centres, z)
+    total = cost[:, None] + 0.3 * np.abs(shifts)
+    total += _blocked(_near(view, body, centres.mean((0, 1))), yaws, centres, z)
     total[(np.abs(shifts) > length[:, None] / 2 - 0.012) & (shifts != 0)] = np.inf
     yaw, shift = np.unravel_index(int(total.argmin()), total.shape)
     return Grasp(np.array([*centres[yaw, shift], z]), facing_down(yaws[yaw]), float(high))
 
 
-def by_the_rim(view: View, body: int, above_bottom: float | None = None) -> Grasp:
-    """One finger inside, one outside, 2 cm below the rim or at a height above the object's bottom [m]."""
+def by_the_rim(view: View, body: int, to: Doubles, above_bottom: float | None = None) -> Grasp:
+    """One finger inside, one outside, as deep below the rim as the hand gets or at a height above the bottom [m].
+
+    `to` (2,) is where the body will be put down in x and y: of two sides, the one that the arm also reaches there.
+    """
     cloud = view.world.shapes.cloud(view.data, body)
-    low, high = cloud.min(0), cloud.max(0)
-    middle, radius = (low[:2] + high[:2]) / 2, float((high - low)[:2].mean() / 2)
-    z = float(high[2] - 0.02 if above_bottom is None else low[2] + above_bottom)
-    yaws = np.deg2rad(np.arange(-80, 81, 10))
+    bottom, top = cloud[:, 2].min(), cloud[:, 2].max()
+    rim = cloud[cloud[:, 2] > top - _RIM_M, :2]  # without the handle of a mug
+    low, high = rim.min(0), rim.max(0)
+    middle, radius = (low + high) / 2, float((high - low).mean() / 2)
+    depths = _DEPTHS_M if above_bottom is None else (top - bottom - above_bottom,)
+    yaws = np.deg2rad(np.arange(-90, 91, 10))
     across = np.stack([-np.sin(yaws), np.cos(yaws)], 1)
-    centres = middle + (radius - 0.004) * np.stack([across, -across], 1)
-    far = np.linalg.norm(centres - view.tool[:2], axis=2)
-    stretch = np.linalg.norm(centres - view.world.base[:2], axis=2) - EASY_REACH_M
-    total = 0.02 * np.abs(yaws)[:, None] + 0.05 * far + 2.0 * np.maximum(0.0, stretch)
-    total += _blocked(view, body, yaws, centres, z)
-    yaw, side = np.unravel_index(int(total.argmin()), total.shape)
-    return Grasp(np.array([*centres[yaw, side], z]), facing_down(yaws[yaw]), float(high[2]))
+    around = np.stack([across, -across], 1)
+    points = _near(view, body, middle)
+    best: list[tuple[float, Grasp]] = []  # in metres of stretch, about: what is in the way weighs most
+    for depth, inside in itertools.product(depths, _INSIDE_M if above_bottom is None else _INSIDE_FLAT_M):
+        centres = middle + (radius - inside) * around
+        total = (0.02 * np.abs(yaws) + 0.02 * np.abs(yaws - yaw_of(view.orientation)))[:, None]
+        total = total + 0.05 * np.linalg.norm(centres - view.tool[:2], axis=2)
+        for moved in (np.zeros(2), to - view.data.xpos[body][:2]):
+            reach = np.linalg.norm(centres + moved - view.world.base[:2], axis=2)
+            total += 2.0 * np.maximum(0.0, np.maximum(reach - EASY_REACH_M, 3.0 * (_NEAREST_M - reach)))
+        blocked = 3.0 * _blocked(points, yaws, centres, top - depth)
+        total += 3.0 * (depths[0] - depth) + 2.0 * abs(inside) + blocked
+        yaw, side = np.unravel_index(int(total.argmin()), total.shape)
+        grasp = Grasp(np.array([*centres[yaw, side], top - depth]), facing_down(yaws[yaw]), float(top))
+        best.append((float(total.min()), grasp))
+        if not blocked[yaw, side]:
+            break
+    return min(best, key=lambda one: one[0])[1]
 
 
-def _blocked(view: View, body: int, yaws: Doubles, centres: Doubles, z: float) -> Doubles:
-    """(Y, C) penalty for what would be in the way of the open fingers or of the hand, at centres (Y, C, 2)."""
+def _near(view: View, body: int, middle: Doubles) -> Doubles:
+    """(n, 3) points on what may be in the way around (2,)."""
     points = view.world.shapes.obstacles(view.data, body)
-    near = np.abs(points[:, :2] - centres.mean((0, 1))).max(1) < _REACH_M
-    points = points[near & (points[:, 2] > z - 0.014)]
+    near: Doubles = points[np.abs(points[:, :2] - middle).max(1) < _REACH_M]
+    return near
+
+
+def _blocked(points: Doubles, yaws: Doubles, centres: Doubles, z: float) -> Doubles:
+    """(Y, C) penalty for points in the way of the open fingers or of the hand, at centres (Y, C, 2)."""
+    points = points[points[:, 2] > z - 0.014]
     off = points[:, :2] - centres[:, :, None]
     cos, sin = np.cos(yaws)[:, None, None], np.sin(yaws)[:, None, None]
     across = np.abs(off[..., 1] * cos - off[..., 0] * sin)
     along = np.abs(off[..., 0] * cos + off[..., 1] * sin)
     above = points[:, 2] - z
     fingers = (along < 0.016) & (across > 0.028) & (across < 0.066) & (above < 0.06)
-    hand = (along < 0.036) & (across < 0.108) & (above > 0.045) & (above < 0.2)
+    hand = (along < 0.036) & (across < 0.108) & (above > 0.03) & (above < 0.2)
     hits = fingers.sum(2) + hand.sum(2)
     return np.where(hits > 0, 0.15 + 0.004 * np.minimum(hits, 25), 0.0)
 
 
-def _yaw(orientation: Doubles) -> float:
+def yaw_of(orientation: Doubles) -> float:
     """How far the closing axis, the tool's x, is turned from the world's y [rad]."""
     return float(np.arctan2(-orientation[0, 0], orientation[1, 0]))

@@ -19,9 +19,9 @@ from vla_sim.waypoints import OPEN, Place, holds, pick_and_place, stay
 _LIMIT = 6.0
 _ORDER = {"open": 0, "turnon": 1, "close": 3}
 """What is done first; putting comes third."""
-_OPENED_M = 0.12
-"""A drawer this far open takes a bowl."""
-_RIMMED = ("bowl", "plate")
+_OPENED_M, _SLACK_M = 0.15, 0.02
+"""A drawer this far open takes a bowl; how much of that it may lose when the hand lets go."""
+_RIMMED = ("bowl", "plate", "mug")
 
 
 @dataclass(frozen=True)
@@ -86,9 +86,10 @@ def _put(view: View, thing: str, to: str) -> Floats:
     joint = _slide(view, to)
     if joint and not holds(view, body):
         drawer = drawer_of(view, joint)
-        if drawer.opened < _OPENED_M:
+        pulled = view.closing and view.world.shapes.fingers_on(view.data, drawer.body)
+        if drawer.opened < _OPENED_M - (0.0 if pulled else _SLACK_M):
             return pull_open(view, drawer)
-    return pick_and_place(view, body, lambda: grasp_of(view, thing), lambda: place_of(view, thing, to))
+    return pick_and_place(view, body, lambda: grasp_of(view, thing, to), lambda: place_of(view, thing, to))
 
 
 def body_of(view: View, name: str) -> int:
@@ -96,12 +97,13 @@ def body_of(view: View, name: str) -> int:
     return int(view.world.env.obj_body_id[name])
 
 
-def grasp_of(view: View, thing: str) -> Grasp:
+def grasp_of(view: View, thing: str, to: str) -> Grasp:
     """Bowls by the rim, plates by the rim from below it, the rest from above."""
     body = body_of(view, thing)
-    if "plate" in thing:
-        return by_the_rim(view, body, 0.012)
-    return by_the_rim(view, body) if any(word in thing for word in _RIMMED) else from_above(view, body)
+    if not any(word in thing for word in _RIMMED):
+        return from_above(view, body)
+    goal = place_of(view, thing, to).position[:2]
+    return by_the_rim(view, body, goal, 0.012 if "plate" in thing else None)
 
 
 def _slide(view: View, region: str) -> str:

@@ -24,6 +24,7 @@ class Shapes:
         self._model = model
         self._clouds: dict[int, list[tuple[int, Doubles]]] = {}
         self._surfaces: list[tuple[int, Doubles]] | None = None
+        self._others: dict[int | None, list[tuple[int, Doubles]]] = {}
         self._fingers = tuple(
             {i for i in range(model.nbody) if any(part in model.body(i).name for part in parts)}
             for parts in (("gripper0_leftfinger", "gripper0_finger_joint1"), ("rightfinger", "gripper0_finger_joint2"))
@@ -40,8 +41,10 @@ class Shapes:
         """(n, 3) points on everything the hand could hit: not the robot, the table, the floor, or `body`."""
         if self._surfaces is None:
             self._surfaces = [(g, self._surface(g)) for g in self._solid() if self._is_obstacle(g)]
-        others = [(g, points) for g, points in self._surfaces if body is None or not self._belongs(g, body)]
-        return _placed(data, others)
+        if body not in self._others:
+            others = [(g, points) for g, points in self._surfaces if body is None or not self._belongs(g, body)]
+            self._others[body] = others
+        return _placed(data, self._others[body])
 
     def fingers_on(self, data: Any, body: int) -> int:
         """How many of the two fingers touch a body, or what hangs on it."""

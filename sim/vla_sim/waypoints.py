@@ -14,9 +14,10 @@ import numpy as np
 
 from vla.types import Floats
 from vla_sim.arm_env import View
-from vla_sim.grasps import Grasp, facing_down
+from vla_sim.grasps import Grasp, facing_down, yaw_of
 from vla_sim.osc import DOWN, MOVE_M, turn_between
 from vla_sim.panda import Doubles
+from vla_sim.wrist import turned
 
 OPEN, CLOSE = -1.0, 1.0
 
@@ -50,6 +51,8 @@ class Place:
     """Height of its lowest point on the way there."""
     near: float = 0.012
     """Close enough in x and y to come down."""
+    yaws: tuple[float, ...] = ()
+    """Yaws of its body that fit there [rad]; none: it is not turned."""
 
 
 def go(view: View, position: Doubles, close: float, orientation: Doubles = DOWN) -> Floats:
@@ -125,12 +128,15 @@ def _carry(view: View, body: int, place: Place) -> Floats:
     bottom = float(cloud[:, 2].min())
     off = place.position[:2] - view.data.xpos[body][:2]
     away = float(np.hypot(*off))
-    orientation = _upright(view.orientation)
+    orientation, turn = _upright(view.orientation), 0.0
+    if place.yaws:
+        orientation, turn = turned(view, body, place.position[:2], place.yaws)
     above = bottom - place.position[2]
     sinking = abs(float(view.data.cvel[body][5])) > 0.02
     if away < _RELEASE_M and (above < 0.01 or (above < 0.03 and not sinking)):
         return stay(view, OPEN)
-    if away < place.near or (away < place.near + 0.006 and above < 0.5 * (place.carry - place.position[2])):
+    low = above < 0.5 * (place.carry - place.position[2])
+    if turn < _ALIGNED_RAD and away < place.near + (0.006 if low else 0.0):
         drop = place.position[2] - bottom
         return go(view, view.tool + np.array([*off, drop]), CLOSE, orientation)
     over = min(_tops_near(view, body) + 0.02, place.position[2] + _HIGHEST_M) if away > 0.05 else -np.inf
@@ -167,4 +173,4 @@ def _offset(view: View, goal: Doubles) -> tuple[float, float]:
 
 def _upright(orientation: Doubles) -> Doubles:
     """The same yaw, pointing straight down."""
-    return facing_down(float(np.arctan2(-orientation[0, 0], orientation[1, 0])))
+    return facing_down(yaw_of(orientation))

@@ -59,7 +59,8 @@ class World:
         self.shapes = Shapes(self.model)
         self.things = Things(self.model)
         self.wardrobe, self._worn = Wardrobe(self.model, self.things), PLAIN
-        fixtures = getattr(self.env, "fixtures_dict", {}).values()
+        door = [self.env.door] if hasattr(self.env, "door") else []
+        fixtures = [*getattr(self.env, "fixtures_dict", {}).values(), *door]
         self._fixtures = [self.model.body(fixture.root_body).id for fixture in fixtures]
         self.first = self._read()
         """The layout that the first reset drew."""

@@ -50,17 +50,13 @@ def main(args: Args) -> int:
     rates: dict[str, Any] = {}
     if args.run:
         seeds = range(args.seed, args.seed + args.run * len(suite.tasks))
+        todo = [(task, seeds[suite.tasks.index(task) :: len(suite.tasks)]) for task in tasks]
         with bar("expert") as show:
-            trials = try_expert(
-                args.suite,
-                tasks,
-                lambda task: seeds[suite.tasks.index(task) :: len(suite.tasks)],
-                args.workers,
-                lambda done, total: show(done / total, f"{done}/{total} episodes"),
-            )
-        for task in tasks:
-            outcomes = [trial.success for trial in trials if trial.task == task]
-            rates[task] = wilson(sum(outcomes), len(outcomes))
+            for done, trials in enumerate(try_expert(args.suite, todo, args.workers), 1):
+                lost = [trial.seed for trial in trials if not trial.success]
+                rate = wilson(len(trials) - len(lost), len(trials))
+                rates[trials[0].task] = f"{rate}, lost {lost}" if lost else rate
+                show(done / len(todo), trials[0].task)
     width = max(map(len, tasks))
     for task in tasks:
         print(f"{task:{width}}  {rates.get(task, '')}".rstrip())

@@ -1,4 +1,4 @@
-"""robosuite's Lift, Stack and PickPlace (can, milk, bread, cereal) under the same arm and contract as LIBERO.
+"""robosuite's Lift, Stack, PickPlace, NutAssembly and Door under the same arm and contract as LIBERO.
 
 robosuite has no initial states of its own: a seed draws the layout from the task's placement rules, and the arm starts
 where robosuite puts it, without noise. Only the sentences are ours.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -18,12 +18,14 @@ from vla.spec import Camera
 from vla.types import Floats
 from vla_sim.arm_env import ArmEnv, Task, View, named, panda_spec
 from vla_sim.arm_probes import ProbedArm, probes_of
+from vla_sim.doors import along, open_door
 from vla_sim.grasps import from_above
 from vla_sim.osc import DOWN, turn_between
 from vla_sim.panda import Doubles
 from vla_sim.rendering import Look
 from vla_sim.waypoints import CLOSE, OPEN, Place, fetch, go, holds, pick_and_place
 from vla_sim.world import CONTROL_RATE_HZ, World, quiet
+from vla_sim.wrist import by_the_handle
 
 SPEC = panda_spec((Camera("agent", 96, 128, crop=(20, 0, 96, 128)), Camera("wrist", 64, 64)))
 
@@ -32,40 +34,142 @@ _DRAFT = Look((0, 1, 0, 0, 0, 0), samples=0)
 _NEARER_M = 0.06
 """Than the middle of its bin, where the arm would be stretched."""
 _UP = np.array([0.0, 0.0, 0.1])
-_WORDS = {
-    "Lift": "lift the red cube",
-    "Stack": "stack the red cube on the green cube",
-    "PickPlaceCan": "put the can into its bin",
-    "PickPlaceMilk": "put the milk into its bin",
-    "PickPlaceBread": "put the bread into its bin",
-    "PickPlaceCereal": "put the cereal into its bin",
+_LIFTED_M = 0.9
+_ON_PEG_M = 0.025
+"""Height of a nut above the table when it is let go on its peg."""
+_QUARTERS = tuple(np.deg2rad(np.arange(0, 360, 90)))
+_ROUND = tuple(np.deg2rad(np.arange(0, 360, 15)))
+_OPENED_RAD = 0.35
+
+
+class Scene(Protocol):
+    """What one of robosuite's scenes is about."""
+
+    def body(self, view: View) -> int:
+        """The body that is to be moved."""
+
+    def goal(self, view: View) -> Doubles:
+        """(3,) where it should come to."""
+
+    def action(self, view: View) -> Floats:
+        """(7,) what to do next."""
+
+
+class _Lift:
+    def body(self, view: View) -> int:
+        return int(view.world.env.cube_body_id)
+
+    def goal(self, view: View) -> Doubles:
+        x, y, _ = view.data.xpos[self.body(view)]
+        return np.array([x, y, _LIFTED_M])
+
+    def action(self, view: View) -> Floats:
+        body = self.body(view)
+        return go(view, view.tool + _UP, CLOSE) if holds(view, body) else fetch(view, from_above(view, body))
+
+
+class _Stack:
+    def body(self, view: View) -> int:
+        return int(view.world.env.cubeA_body_id)
+
+    def goal(self, view: View) -> Doubles:
+        return np.array(view.data.xpos[view.world.env.cubeB_body_id])
+
+    def action(self, view: View) -> Floats:
+        top = float(view.world.shapes.cloud(view.data, view.world.env.cubeB_body_id)[:, 2].max())
+        place = Place(np.array([*self.goal(view)[:2], top]), top + 0.05)
+        body = self.body(view)
+        return pick_and_place(view, body, lambda: from_above(view, body), lambda: place)
+
+
+class _Bin:
+    def body(self, view: View) -> int:
+        env = view.world.env
+        return int(env.obj_body_id[env.objects[env.object_id].name])
+
+    def goal(self, view: View) -> Doubles:
+        return np.array(view.world.env.target_bin_placements[view.world.env.object_id])
+
+    def action(self, view: View) -> Floats:
+        env, body, goal = view.world.env, self.body(view), self.goal(view)
+        if not env.not_in_bin(view.data.xpos[body], env.object_id) and not view.closing:
+            return go(view, view.tool + _UP, OPEN)  # success asks for an empty hand, away
+        outward = goal[:2] - view.world.base[:2]
+        goal[:2] -= _NEARER_M * outward / np.linalg.norm(outward)
+        place = Place(goal + np.array([0.0, 0.0, 0.03]), float(goal[2]) + 0.15, near=0.05)
+        return pick_and_place(view, body, lambda: from_above(view, body), lambda: place)
+
+
+@dataclass(frozen=True)
+class _Nut:
+    yaws: tuple[float, ...]
+    """Of the nut, that fit its peg [rad]."""
+
+    def body(self, view: View) -> int:
+        return int(view.world.env.obj_body_id[view.world.env.obj_to_use])
+
+    def goal(self, view: View) -> Doubles:
+        return np.array(view.data.xpos[_peg(view)])
+
+    def action(self, view: View) -> Floats:
+        env, body, peg = view.world.env, self.body(view), self.goal(view)
+        peg_top = float(view.world.shapes.cloud(view.data, _peg(view))[:, 2].max())
+        place = Place(np.array([*peg[:2], env.table_offset[2] + _ON_PEG_M]), peg_top + 0.02, near=0.004, yaws=self.yaws)
+        handle = np.array(view.data.site_xpos[env.object_site_ids[env.nut_id]])
+        return pick_and_place(view, body, lambda: by_the_handle(view, body, handle, peg[:2], self.yaws), lambda: place)
+
+
+def _peg(view: View) -> int:
+    """The body of the peg that the nut belongs on."""
+    env = view.world.env
+    return int((env.peg1_body_id, env.peg2_body_id)[env.nut_id])
+
+
+class _Door:
+    def body(self, view: View) -> int:
+        return int(view.world.model.body(view.world.env.door.latch_body).id)
+
+    def goal(self, view: View) -> Doubles:
+        env = view.world.env
+        return along(view, env.door.hinge_joint, view.data.site_xpos[env.door_handle_site_id], _OPENED_RAD)
+
+    def action(self, view: View) -> Floats:
+        door = view.world.env.door
+        return open_door(view, door.hinge_joint, door.joints[1])
+
+
+_SCENES: dict[str, tuple[str, int, str, Scene]] = {
+    "Lift": ("lift the red cube", 100, "cube", _Lift()),
+    "Stack": ("stack the red cube on the green cube", 160, "cubeA", _Stack()),
+    "PickPlaceCan": ("put the can into its bin", 240, "Can", _Bin()),
+    "PickPlaceMilk": ("put the milk into its bin", 240, "Milk", _Bin()),
+    "PickPlaceBread": ("put the bread into its bin", 240, "Bread", _Bin()),
+    "PickPlaceCereal": ("put the cereal into its bin", 240, "Cereal", _Bin()),
+    "NutAssemblySquare": ("put the square nut on the square peg", 300, "SquareNut", _Nut(_QUARTERS)),
+    "NutAssemblyRound": ("put the round nut on the round peg", 300, "RoundNut", _Nut(_ROUND)),
+    "Door": ("open the door", 300, "", _Door()),
 }
-_TARGETS = {"Lift": "cube", "Stack": "cubeA"}
-_MAX_STEPS = {"Lift": 100, "Stack": 160}
-_NO_PROBES = {"pick_place": ("objects_pose", "objects_size")}
-"""Its bins stay where they are and leave no room, and its objects are no boxes."""
+"""Instruction, limit [steps], the movable thing it is about ("" for none), expert."""
+_FIXED = ("objects_pose", "objects_size")
+_NO_PROBES = {"pick_place": _FIXED, "nut_assembly": _FIXED, "door": (*_FIXED, "objects_colour")}
+"""Bins and pegs stay where they are and leave no room, what is no box keeps its size, and a door is all there is."""
 
 
 @dataclass(frozen=True)
 class RobosuiteExpert:
-    """Lifts, stacks or puts into a bin, whichever the scene is for."""
+    """A scene's expert, and the features that tell how far it has come."""
+
+    scene: Scene
 
     def action(self, view: View) -> Floats:
         """(7,) what to do next."""
-        env, body = view.world.env, _object(view)
-        if hasattr(env, "cube"):
-            if holds(view, body):
-                return go(view, view.tool + _UP, CLOSE)
-            return fetch(view, from_above(view, body))
-        if not hasattr(env, "cubeA") and not env.not_in_bin(view.data.xpos[body], env.object_id) and not view.closing:
-            return go(view, view.tool + _UP, OPEN)  # success asks for an empty hand, away
-        return pick_and_place(view, body, lambda: from_above(view, body), lambda: _place(view))
+        return self.scene.action(view)
 
     def features(self, view: View) -> Floats:
         """(19,) distances in units that matter, what the gripper holds, time."""
-        body = _object(view)
+        body = self.scene.body(view)
         thing = view.data.xpos[body]
-        hand, way = view.tool - thing, thing - _goal(view)
+        hand, way = view.tool - thing, thing - self.scene.goal(view)
         scalars = [
             np.exp(-float(hand @ hand) / 0.02**2),
             np.exp(-float(way[:2] @ way[:2]) / 0.03**2),
@@ -81,37 +185,6 @@ class RobosuiteExpert:
         return features
 
 
-def _object(view: View) -> int:
-    """The body that the task is about."""
-    env = view.world.env
-    if hasattr(env, "cube"):
-        return int(env.cube_body_id)
-    if hasattr(env, "cubeA"):
-        return int(env.cubeA_body_id)
-    return int(env.obj_body_id[env.objects[env.object_id].name])
-
-
-def _goal(view: View) -> Doubles:
-    """(3,) where it should come to."""
-    env = view.world.env
-    if hasattr(env, "cube"):
-        lifted: Doubles = view.data.xpos[env.cube_body_id] * [1, 1, 0] + [0, 0, 0.9]
-        return lifted
-    if hasattr(env, "cubeB"):
-        return np.array(view.data.xpos[env.cubeB_body_id])
-    return np.array(env.target_bin_placements[env.object_id])
-
-
-def _place(view: View) -> Place:
-    goal = _goal(view)
-    if hasattr(view.world.env, "cubeB"):
-        top = float(view.world.shapes.cloud(view.data, view.world.env.cubeB_body_id)[:, 2].max())
-        return Place(np.array([*goal[:2], top]), top + 0.05)
-    outward = goal[:2] - view.world.base[:2]
-    goal[:2] -= _NEARER_M * outward / np.linalg.norm(outward)
-    return Place(goal + np.array([0.0, 0.0, 0.03]), float(goal[2]) + 0.15, near=0.05)
-
-
 class RobosuiteSuite:
     """One family of robosuite's tasks."""
 
@@ -122,7 +195,7 @@ class RobosuiteSuite:
 
     def __init__(self, name: str, skill: str, *tasks: str) -> None:
         self.name, self.spec, self.skills, self.tasks = name, SPEC, (skill,), tasks
-        self.instructions = tuple(_WORDS[task] for task in tasks)
+        self.instructions = tuple(_SCENES[task][0] for task in tasks)
         self._tasks = {task: _task(task, skill) for task in tasks}
 
     def make(self) -> ArmEnv:
@@ -139,7 +212,7 @@ class RobosuiteSuite:
 
     def other_instruction(self, task: str, seed: int) -> str:
         """A sentence about something else; for a suite of one task, of another suite."""
-        others = [words for other, words in _WORDS.items() if other != task]
+        others = [words for other, (words, *_) in _SCENES.items() if other != task]
         return others[np.random.default_rng([seed, 11]).integers(len(others))]
 
     @property
@@ -156,9 +229,9 @@ class RobosuiteSuite:
 
 
 def _task(name: str, skill: str) -> Task:
+    words, max_steps, target, scene = _SCENES[name]
     world = functools.partial(_world, name)
-    target = _TARGETS.get(name, name.removeprefix("PickPlace"))
-    return Task(name, skill, _WORDS[name], world, World.draw, RobosuiteExpert(), _MAX_STEPS.get(name, 240), target)
+    return Task(name, skill, words, world, World.draw, RobosuiteExpert(scene), max_steps, target)
 
 
 @functools.cache
@@ -191,3 +264,5 @@ Stack = functools.partial(RobosuiteSuite, "stack", "stack", "Stack")
 PickPlace = functools.partial(
     RobosuiteSuite, "pick_place", "put", "PickPlaceCan", "PickPlaceMilk", "PickPlaceBread", "PickPlaceCereal"
 )
+NutAssembly = functools.partial(RobosuiteSuite, "nut_assembly", "put", "NutAssemblySquare", "NutAssemblyRound")
+Door = functools.partial(RobosuiteSuite, "door", "open", "Door")
