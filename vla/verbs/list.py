@@ -32,11 +32,12 @@ class Args:
 
 def main(args: Args) -> int:
     """Print everything that has a name."""
-    from vla import registry
+    from vla import registry, zoo
 
     sections: dict[str, dict[str, str]] = {kind: methods(kind) for kind in registry.KINDS}
     sections["suites"] = {entry.name: _docstring(entry.module) for entry in entry_points(group="vla.suites")}
     sections |= folders(Path())
+    sections["policies"] |= {f"zoo:{name}": "comes with the package" for name in zoo.names()}
     if args.json:
         import json
 

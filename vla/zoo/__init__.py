@@ -1,0 +1,27 @@
+"""Policies that come with the package: `zoo:libero_object`. Each folder's README.md names the commands that made it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vla.errors import UnknownName
+
+if TYPE_CHECKING:
+    from vla.policy import TorchPolicy
+
+HERE = Path(__file__).parent
+
+
+def names() -> list[str]:
+    """Every policy there is, by the suite it is for."""
+    return sorted(file.parent.name for file in HERE.glob("*/policy.safetensors"))
+
+
+def load_policy(name: str) -> TorchPolicy:
+    """Open one, with the verifiers fitted for it. Raises UnknownName, listing the names there are."""
+    from vla import policy
+
+    if name not in names():  # a name, never a path out of this folder
+        raise UnknownName(f"no policy in the zoo is called {name!r}; there is {', '.join(names()) or 'none'}")
+    return policy.load_policy(str(HERE / name))
