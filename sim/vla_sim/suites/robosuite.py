@@ -30,7 +30,7 @@ from vla_sim.wrist import by_the_handle
 SPEC = panda_spec((Camera("agent", 96, 128, crop=(20, 0, 96, 128)), Camera("wrist", 64, 64)))
 
 _LOOK = Look((0, 1, 0, 0, 0, 0), shadows=True, reflections=True)
-_DRAFT = Look((0, 1, 0, 0, 0, 0), samples=0)
+_DRAFT = Look((0, 1, 0, 0, 0, 0))
 _NEARER_M = 0.06
 """Than the middle of its bin, where the arm would be stretched."""
 _UP = np.array([0.0, 0.0, 0.1])
@@ -203,7 +203,7 @@ class RobosuiteSuite:
         return ArmEnv(self.name, self.spec, self._task, _LOOK)
 
     def draft(self) -> ArmEnv:
-        """Without shadows, reflections and multisampling."""
+        """Without shadows and reflections."""
         return ArmEnv(self.name, self.spec, self._task, _DRAFT)
 
     def stage(self) -> ArmEnv:
