@@ -70,7 +70,8 @@ class Wardrobe:
         """Numbers of those of floor, walls and tables that the surface does not wear as it was compiled."""
         self._plain = {name: getattr(model, name).copy() for name in _FIELDS}
         first, count = model.body_bvhadr[things.bodies], model.body_bvhnum[things.bodies]
-        self._boxes = np.concatenate([np.arange(a, a + n) for a, n in zip(first, count, strict=True)], dtype=int)
+        boxes = [np.arange(a, a + n) for a, n in zip(first, count, strict=True)]
+        self._boxes = np.concatenate([np.zeros(0, int), *boxes])  # a scene may have nothing that moves
         self._plain_boxes = model.bvh_aabb[self._boxes].copy()  # of meshes there are millions more
         self._headlight = {name: np.array(getattr(model.vis.headlight, name)) for name in _HEADLIGHT}
 

@@ -74,7 +74,7 @@ def test_a_setting_a_method_does_not_have_is_named(tmp_path: Path) -> None:
         registry.build("heads", str(mine), {"colour": "red"}, 3)
 
 
-@pytest.mark.parametrize("name", ["runs/nothing", "nothing", "zoo:nothing"])
+@pytest.mark.parametrize("name", ["runs/nothing", "nothing", "nonsense:nothing"])
 def test_a_policy_that_is_not_there_is_refused(name: str) -> None:
     with pytest.raises(UnknownName, match=r"no policy at|no policies is called"):
         registry.open_policy(name)
