@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from vla import cli, registry
+from vla import cli, registry, zoo
 from vla.runs import Run
 
 
@@ -32,7 +32,8 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_everything_below_is_found_and_described(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["list", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["policies"] == {"runs/a/policy": "", "zoo:libero_object": "comes with the package"}
+    shipped = {f"zoo:{name}": "comes with the package" for name in zoo.names()}
+    assert found["policies"] == {"runs/a/policy": ""} | shipped
     assert found["bundles"] == {"bundles/x": ""}
     assert found["runs"]["runs/a"] == "eval  100.0% [20.7, 100.0] n=1"
     assert found["runs"]["runs/b"] == "train"
