@@ -19,9 +19,9 @@ from typing import Protocol, TypeVar
 import numpy as np
 
 from vla.errors import UnknownName
-from vla.spec import Spec
 from vla_sim.arm_env import ArmEnv, Task
 from vla_sim.dress import Dress
+from vla_sim.env import Suite
 from vla_sim.panda import Doubles
 from vla_sim.world import Layout, World
 
@@ -82,27 +82,17 @@ _SYNONYMS = {
 }
 
 
-class ArmSuite(Protocol):
+class ArmSuite(Suite, Protocol):
     """A suite on the robosuite arm."""
 
-    name: str
-    spec: Spec
-    skills: Sequence[str]
-    tasks: Sequence[str]
-    instructions: Sequence[str]
-    film_camera: str
-
     def make(self) -> ArmEnv:
-        """See `vla_sim.env.Suite`."""
+        """A new environment."""
 
     def draft(self) -> ArmEnv:
-        """See `vla_sim.env.Suite`."""
+        """The same with plainer pictures."""
 
     def stage(self) -> ArmEnv:
-        """See `vla_sim.env.Suite`."""
-
-    def other_instruction(self, task: str, seed: int) -> str:
-        """See `vla_sim.env.Suite`."""
+        """The official look."""
 
 
 class ProbedArm:
