@@ -24,8 +24,8 @@ from vla_sim.env import Env
 from vla_sim.lerobot_writer import Episode, LeRobotWriter
 from vla_sim.workers import run_jobs
 
-_SHARD = 100
-"""Episodes written at a time: what a kill can cost."""
+_SHARD, _SHARD_FRAMES = 100, 5000
+"""Episodes, or frames where those are reached first, written at a time: what a kill can cost, some two minutes."""
 _IN_TRANSIT = 0.7
 """An expert that moves at this fraction of full speed has room around it, and may be bumped."""
 _NOISE_STREAM = 3
@@ -99,7 +99,7 @@ def collect(
                 next_seed += 1
                 if kept is not None:
                     shard.append(kept)
-            if len(shard) >= _SHARD:
+            if len(shard) >= _SHARD or sum(len(episode.action) for episode in shard) >= _SHARD_FRAMES:
                 save()
             if progress is not None:
                 progress(len(writer.seeds) + len(shard), config.episodes)
