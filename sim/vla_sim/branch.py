@@ -40,6 +40,8 @@ class BranchConfig:
     seed: int = 3_000_000
     """First seed; far from those of demonstrations and evaluation."""
     n_action_steps: int = 4
+    noise_scale: float = 1.0
+    """Standard deviation of the candidates' noise."""
     n_candidates: int = 8
     """M, candidates executed at a branched decision."""
     branch_share: float = 0.6
@@ -116,7 +118,7 @@ class _Trace:
 def _brancher(config: BranchConfig) -> Callable[[tuple[int, ...]], Rollouts]:
     suite: Suite = registry.suite(config.suite)()
     opened = open_pipeline(config.policy, n_candidates=config.n_candidates)
-    pipeline = Pipeline(opened.policy, FirstCandidate(), config.n_candidates)
+    pipeline = Pipeline(opened.policy, FirstCandidate(), config.n_candidates, config.noise_scale)
     return lambda seeds: _roll_out(config, suite, pipeline, seeds)
 
 

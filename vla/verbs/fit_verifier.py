@@ -21,6 +21,8 @@ class Args:
     """Episodes to roll out."""
     n_action_steps: int = 4
     """Actions of a chunk that will be executed before the next decision."""
+    noise_scale: float = 1.0
+    """Standard deviation of the candidates' noise, as in `vla eval`: above 1 where a policy's are all alike."""
     seed: int = 3_000_000
     """First seed of the rollouts; also seeds the fit."""
     workers: int = 2
@@ -33,7 +35,7 @@ def main(args: Args) -> int:
     from vla.progress import bar
     from vla_sim.branch import BranchConfig, collect_rollouts
 
-    config = BranchConfig(str(args.policy), args.suite, args.episodes, args.seed, args.n_action_steps)
+    config = BranchConfig(str(args.policy), args.suite, args.episodes, args.seed, args.n_action_steps, args.noise_scale)
     with bar("rollouts") as show:
         rollouts = collect_rollouts(config, args.workers, show)
     with bar(args.verifier) as show:

@@ -1,8 +1,9 @@
 """Does choosing help? Verifiers against every free alternative, on an under-trained policy and on the demo's.
 
-The under-trained policy sees 200 demonstrations for 600 steps: about half of its episodes succeed. (With 100 it never
-stacks, and where no candidate is good there is nothing to choose.) All arms run the same 300 seeds, which nothing else
-uses; the gain is taken over the *best* setting without a verifier, and three refits start from fresh rollouts.
+The under-trained policy sees 100 demonstrations for 1,000 steps. So few leave its candidates much alike, so what a
+verifier chooses from, and learns from, is drawn with wider noise; a single sample with that noise is among the settings
+without a verifier. All arms run the same 300 seeds, which nothing else uses; the gain is taken over the *best* setting
+without a verifier, and three refits start from fresh rollouts.
 """
 
 from __future__ import annotations
@@ -21,17 +22,19 @@ from vla.statistics import paired
 from vla.verbs import _stages, demo
 from vla.verbs.bench import Args, Metric, gain, share
 
-DEMONSTRATIONS = 200
-TRAIN_STEPS = 600
+DEMONSTRATIONS = 100
+TRAIN_STEPS = 1000
 EPISODES = 300
 SEED = 7_000_000
 ROLLOUT_EPISODES = 800
 ROLLOUT_SEEDS = (3_100_000, 3_200_000, 3_300_000)
 REFITS = ((0, 1), (1, 2), (2, 0))
 """Which sets of rollouts each refit sees."""
-FIT_STEPS = 1500
-"""Half as many again as by default: there is more to learn from."""
+FIT_STEPS, JUDGES = 1500, 3
+"""Half as many steps again as by default, and three heads: there is more to learn from."""
 N_ACTION_STEPS = 4
+NOISE = 1.4
+"""Standard deviation of the noise of candidates that are chosen among."""
 VERIFIER = demo.VERIFIER
 
 
@@ -55,11 +58,12 @@ def _prepare_demo(trained: demo.Args) -> None:
 
 
 def _under_trained(lab: _Lab) -> list[Metric]:
-    policy, first = str(lab.policy), str(lab.refit(0))
+    policy = str(lab.policy)
     free = {
         f"single sample, execute {steps}": lab.arm(f"execute_{steps}", policy, n_action_steps=steps)
         for steps in (1, 2, 4)
     }
+    free["single sample, execute 1, wider noise"] = lab.arm("wider", policy, n_action_steps=1, noise_scale=NOISE)
     free["zero noise"] = lab.arm("zero_noise", policy, noise_scale=0.0)
     free["agreement, K=16"] = lab.arm("agreement", policy, verifier="agreement", n_candidates=16)
     best_name = max(free, key=lambda name: free[name].mean())
@@ -68,7 +72,7 @@ def _under_trained(lab: _Lab) -> list[Metric]:
     gains = []
     for i in range(len(REFITS)):
         lab.fit(i)
-        found = lab.arm(f"refit_{i + 1}", str(lab.refit(i)), verifier=VERIFIER, n_candidates=16)
+        found = lab.verified(f"refit_{i + 1}", lab.refit(i))
         test = paired(found, best)
         gains.append(100 * test.difference)
         name = f"{VERIFIER}, K=16, refit {i + 1}"
@@ -77,7 +81,7 @@ def _under_trained(lab: _Lab) -> list[Metric]:
         rows.append(Metric(f"{name}, p", test.p, "", EPISODES, target="<= 0.01"))
     rows.append(Metric(f"mean gain over {best_name}", float(np.mean(gains)), "points", EPISODES, target=">= 20"))
     for k in (1, 4, 64):
-        rows.append(share(f"{VERIFIER}, K={k}", lab.arm(f"k{k}", first, verifier=VERIFIER, n_candidates=k)))
+        rows.append(share(f"{VERIFIER}, K={k}", lab.verified(f"k{k}", lab.refit(0), n_candidates=k)))
     return rows
 
 
@@ -85,12 +89,11 @@ def _rivals(lab: _Lab) -> list[Metric]:
     """What else the same rollouts can buy, and what a perfect choice would."""
     lab.fit_vgps()
     lab.dagger()
-    dagger = str(lab.folder / "dagger")
-    both = lab.arm("dagger_verified", dagger, verifier=VERIFIER, n_candidates=16)
+    dagger = lab.folder / "dagger"
     return [
-        share("vgps, K=16", lab.arm("vgps", str(lab.refit(0)), verifier="vgps", n_candidates=16)),
-        share("DAgger on the same states", lab.arm("dagger_single", dagger)),
-        share(f"DAgger and {VERIFIER}, K=16", both),
+        share("vgps, K=16", lab.verified("vgps", lab.refit(0), verifier="vgps")),
+        share("DAgger on the same states", lab.arm("dagger_single", str(dagger))),
+        share(f"DAgger and {VERIFIER}, K=16", lab.verified("dagger_verified", dagger)),
         share("simulator oracle, K=16", lab.oracle(0)),
     ]
 
@@ -136,6 +139,7 @@ class _Lab:
                     episodes=ROLLOUT_EPISODES,
                     seed=ROLLOUT_SEEDS[part],
                     n_action_steps=N_ACTION_STEPS,
+                    noise_scale=NOISE,
                 )
                 with bar(f"rollouts {part + 1}") as show:
                     self._rollouts[part] = collect_rollouts(config, self.workers, show)
@@ -156,7 +160,7 @@ class _Lab:
         if i == 0:
             checkpoint.save_tensors(self.folder / "value.safetensors", fit_value(rollouts, Config(), 0)[0].state_dict())
         with bar(f"{VERIFIER} {i + 1}") as show:
-            fit_and_save(folder, VERIFIER, rollouts, i + 1, self.workers, show, steps=FIT_STEPS)
+            fit_and_save(folder, VERIFIER, rollouts, i + 1, self.workers, show, steps=FIT_STEPS, judges=JUDGES)
 
     def fit_vgps(self) -> None:
         """V-GPS on the rollouts of the first refit."""
@@ -193,6 +197,10 @@ class _Lab:
 
         config = EvalConfig(policy=policy, episodes=EPISODES, seed=SEED, **settings)
         return outcomes(_stages.evaluate(name, config, self.folder / "arms" / name, self.workers))
+
+    def verified(self, name: str, policy: Path, verifier: str = VERIFIER, n_candidates: int = 16) -> Any:
+        """The same of an arm whose candidates are chosen among."""
+        return self.arm(name, str(policy), verifier=verifier, n_candidates=n_candidates, noise_scale=NOISE)
 
     def oracle(self, i: int) -> Any:
         """Outcomes of choosing with the simulator itself."""
@@ -232,5 +240,5 @@ def _oracle_worker(policy: str, value_file: Path) -> Callable[[tuple[int, ...]],
         return value(torch.as_tensor(features)).numpy()
 
     oracle = SimulatorOracle(opened.spec, of, N_ACTION_STEPS)
-    pipeline = Pipeline(opened, oracle, 16)
+    pipeline = Pipeline(opened, oracle, 16, NOISE)
     return lambda seeds: run_episodes(pipeline, suite, seeds, n_action_steps=N_ACTION_STEPS, before_decide=oracle.look)
