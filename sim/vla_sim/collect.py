@@ -10,7 +10,8 @@ from __future__ import annotations
 import functools
 import itertools
 import json
-from collections.abc import Callable, Generator, Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,8 @@ from vla_sim.workers import run_jobs
 
 _SHARD, _SHARD_FRAMES = 100, 5000
 """Episodes, or frames where those are reached first, written at a time: what a kill can cost, some two minutes."""
+_HOPELESS = 20
+"""A task that was not solved in its first so many tries is left out."""
 _IN_TRANSIT = 0.7
 """An expert that moves at this fraction of full speed has room around it, and may be bumped."""
 _NOISE_STREAM = 3
@@ -38,6 +41,8 @@ class CollectConfig:
 
     suite: str = "tabletop"
     episodes: int = 1000
+    demos: int | None = None
+    """Episodes of each task: then tasks take turns by seed, and this decides instead of `episodes`."""
     seed: int = 0
     """First seed tried; one seed an episode."""
     noise: float = _NOISE
@@ -53,7 +58,42 @@ class Collected:
     episodes: int
     frames: int
     tried: int
-    """Seeds tried, the failures among them dropped."""
+    """Seeds used up, the failures among them dropped."""
+
+
+class _Wanted:
+    """Which seeds are still worth trying: no task gets more than its share, and a hopeless one is given up."""
+
+    def __init__(self, config: CollectConfig, tasks: Sequence[str], report: Callable[[str], None]) -> None:
+        self._config, self._tasks, self._report = config, tasks, report
+        self._kept, self._tried = Counter[str](), Counter[str]()
+
+    @property
+    def total(self) -> int:
+        """Episodes to end up with."""
+        each = self._config.demos
+        return self._config.episodes if each is None else each * sum(map(self._hopeful, self._tasks))
+
+    def wants(self, seed: int) -> bool:
+        """An episode of this seed would be kept."""
+        task, each = _task(self._config, self._tasks, seed), self._config.demos
+        return task is None or each is None or (self._kept[task] < each and self._hopeful(task))
+
+    def count(self, seed: int, success: bool) -> None:
+        """What became of a seed. Seeds come in order."""
+        if (task := _task(self._config, self._tasks, seed)) is not None and self.wants(seed):
+            self._tried[task] += 1
+            self._kept[task] += success
+            if not self._hopeful(task):
+                self._report(f"the expert solved {task} in none of {_HOPELESS} tries: going on without it")
+
+    def _hopeful(self, task: str) -> bool:
+        return self._kept[task] > 0 or self._tried[task] < _HOPELESS
+
+
+def _task(config: CollectConfig, tasks: Sequence[str], seed: int) -> str | None:
+    """The task of a seed; None where the suite decides."""
+    return None if config.demos is None else tasks[seed % len(tasks)]
 
 
 def collect(
@@ -63,14 +103,16 @@ def collect(
     progress: Callable[[int, int], None] | None = None,
     report: Callable[[str], None] = print,
 ) -> Collected:
-    """Fill a dataset folder up to `config.episodes`; goes on where an interrupted call left off.
+    """Fill a dataset folder with as many episodes as are asked for; goes on where an interrupted call left off.
+
+    What is kept depends on the config alone, not on how many processes work or how often it was interrupted.
 
     Args:
         config: what to collect.
         out: the dataset folder.
         workers: processes to simulate in.
         progress: called with episodes on hand and episodes in all.
-        report: told about worker processes that crash.
+        report: told about worker processes that crash, and tasks that are left out.
 
     Raises:
         BadConfig: the folder was collected with another config; names the fields.
@@ -80,8 +122,18 @@ def collect(
     writer = LeRobotWriter(out, suite.spec)
     _require_same_config(config, out)
     next_seed = writer.seeds[-1] + 1 if writer.seeds else config.seed
+    wanted = _Wanted(config, suite.tasks, report)
+    kept = set(writer.seeds)
+    for seed in range(config.seed, next_seed):
+        wanted.count(seed, seed in kept)
+    order: deque[int] = deque()
     waiting: dict[int, Episode | None] = {}
     shard: list[Episode] = []
+
+    def seeds() -> Iterator[int]:
+        for seed in filter(wanted.wants, itertools.count(next_seed)):
+            order.append(seed)
+            yield seed
 
     def save() -> None:
         episodes = shard.copy()
@@ -89,20 +141,22 @@ def collect(
         writer.add(episodes)
         _describe(config, out, writer, next_seed - config.seed)
 
-    jobs = _jobs(config, next_seed, workers, report)
+    jobs = run_jobs(functools.partial(_demonstrator, config), seeds(), workers, report)
     try:
-        while len(writer.seeds) + len(shard) < config.episodes:
-            seed, episode = next(jobs)
-            waiting[seed] = episode
-            while next_seed in waiting and len(writer.seeds) + len(shard) < config.episodes:
-                kept = waiting.pop(next_seed)
-                next_seed += 1
-                if kept is not None:
-                    shard.append(kept)
+        while len(writer.seeds) + len(shard) < wanted.total:
+            done, result = next(jobs)
+            waiting[done] = result
+            while order and order[0] in waiting and len(writer.seeds) + len(shard) < wanted.total:
+                seed = order.popleft()
+                episode = waiting.pop(seed)
+                next_seed = seed + 1
+                if episode is not None and wanted.wants(seed):
+                    shard.append(episode)
+                wanted.count(seed, episode is not None)
             if len(shard) >= _SHARD or sum(len(episode.action) for episode in shard) >= _SHARD_FRAMES:
                 save()
             if progress is not None:
-                progress(len(writer.seeds) + len(shard), config.episodes)
+                progress(len(writer.seeds) + len(shard), wanted.total)
     finally:
         jobs.close()
         if shard:
@@ -110,9 +164,11 @@ def collect(
     return Collected(len(writer.seeds), writer.frames, next_seed - config.seed)
 
 
-def drive(env: Env, seed: int, noise: float = _NOISE, bump_rate: float = _BUMP_RATE) -> Iterator[Floats]:
+def drive(
+    env: Env, seed: int, noise: float = _NOISE, bump_rate: float = _BUMP_RATE, task: str | None = None
+) -> Iterator[Floats]:
     """The expert does one episode under noise; each of its wishes (A,) is yielded before it is executed, disturbed."""
-    env.reset(seed)
+    env.reset(seed, task)
     rng = np.random.default_rng([seed, _NOISE_STREAM])
     low, high = env.spec.action_low, env.spec.action_high
     # Positions are disturbed; an arm that is also twisted meets obstacles its expert cannot plan around.
@@ -133,10 +189,10 @@ def drive(env: Env, seed: int, noise: float = _NOISE, bump_rate: float = _BUMP_R
         env.step(Command(np.clip(executed, low, high), 0, 0, Mode.TRACK))
 
 
-def demonstrate(env: Env, seed: int, config: CollectConfig) -> Episode | None:
+def demonstrate(env: Env, seed: int, config: CollectConfig, task: str | None = None) -> Episode | None:
     """One demonstration, or None when the expert failed under the noise."""
     moments, actions = [], []
-    for wish in drive(env, seed, config.noise, config.bump_rate):
+    for wish in drive(env, seed, config.noise, config.bump_rate, task):
         moments.append(env.snapshot())
         actions.append(wish)
     if not env.success:
@@ -159,7 +215,8 @@ def _require_same_config(config: CollectConfig, out: Path) -> None:
     except (OSError, ValueError, KeyError) as error:
         raise BadDataset(f"{file} cannot be read ({error}); remove {out} and collect again") from error
     now = to_plain(config)
-    changed = [f"{k} was {was.get(k)!r}, now {now[k]!r}" for k in now if k != "episodes" and was.get(k) != now[k]]
+    free = {"episodes"} | ({"demos"} if config.demos and was.get("demos") else set())  # more of the same
+    changed = [f"{k} was {was.get(k)!r}, now {now[k]!r}" for k in now if k not in free and was.get(k) != now[k]]
     if changed:
         raise BadConfig(f"cannot go on collecting into {out} with another config: {'; '.join(changed)}")
 
@@ -170,12 +227,7 @@ def _describe(config: CollectConfig, out: Path, writer: LeRobotWriter, tried: in
     write_json(out / "collection.json", about | counts)
 
 
-def _jobs(
-    config: CollectConfig, first_seed: int, workers: int, report: Callable[[str], None]
-) -> Generator[tuple[int, Episode | None]]:
-    return run_jobs(functools.partial(_demonstrator, config), itertools.count(first_seed), workers, report)
-
-
 def _demonstrator(config: CollectConfig) -> Callable[[int], Episode | None]:
-    env = registry.suite(config.suite)().draft()
-    return lambda seed: demonstrate(env, seed, config)
+    suite = registry.suite(config.suite)()
+    env, tasks = suite.draft(), suite.tasks
+    return lambda seed: demonstrate(env, seed, config, _task(config, tasks, seed))

@@ -62,6 +62,7 @@ class World:
         door = [self.env.door] if hasattr(self.env, "door") else []
         fixtures = [*getattr(self.env, "fixtures_dict", {}).values(), *door]
         self._fixtures = [self.model.body(fixture.root_body).id for fixture in fixtures]
+        self._compiled = [_compiled_pose(fixture.get_obj()) for fixture in fixtures]
         self.first = self._read()
         """The layout that the first reset drew."""
         self._entered: Doubles | None = None
@@ -70,6 +71,9 @@ class World:
     def draw(self, seed: int) -> Layout:
         """A layout from the scene's own placement rules."""
         self._entered = None  # fixtures are drawn into the model
+        # What stands on a fixture or in it is placed relative to where the fixture was compiled, so it must be there.
+        for body, pose in zip(self._fixtures, self._compiled, strict=True):
+            self.model.body_pos[body], self.model.body_quat[body] = pose[:3], pose[3:]
         with quiet(), _numpy_seed(seed):
             self.env.reset()
         return self._read()
@@ -129,6 +133,11 @@ def quiet() -> Generator[None]:
             yield
     finally:
         logging.disable(disabled)
+
+
+def _compiled_pose(body: Any) -> Doubles:
+    """(7,) position and quaternion that the XML gives a body."""
+    return np.array(f"{body.get('pos', '0 0 0')} {body.get('quat', '1 0 0 0')}".split(), float)
 
 
 @contextlib.contextmanager

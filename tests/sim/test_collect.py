@@ -17,15 +17,25 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from vla import registry
 from vla.data.cache import open_cache
 from vla.errors import BadConfig, SpecMismatch
 from vla.spec import Spec
 from vla_sim import collect as collecting
 from vla_sim.collect import CollectConfig, collect, demonstrate
 from vla_sim.lerobot_writer import LeRobotWriter
-from vla_sim.suites.tabletop import TabletopSuite
+from vla_sim.suites.tabletop import TabletopEnv, TabletopSuite
 
 CONFIG = CollectConfig(episodes=6, seed=40)
+TASKS = ("pick_red", "push_blue_left")
+
+
+class TwoTasks(TabletopSuite):
+    """The tabletop, but for most of its tasks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tasks = TASKS
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +112,41 @@ def test_more_episodes_are_added_behind_those_there_are(
     assert_same_data(dataset, tmp_path / "grown")
     with pytest.raises(BadConfig, match=r"noise was 0\.25, now 0\.5"):
         collect(replace(CONFIG, noise=0.5), tmp_path / "grown")
+
+
+def test_demos_are_a_number_for_each_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "suite", lambda _: TwoTasks)
+    monkeypatch.setattr(collecting, "_SHARD", 3)
+    config = CollectConfig(demos=3, seed=40, noise=0.4)
+    said: list[str] = []
+    done = collect(config, tmp_path / "d", report=said.append)
+    found = seeds(tmp_path / "d")
+    assert done.episodes == len(found) == 6
+    assert [seed % 2 for seed in found].count(0) == 3
+    assert not said
+    more = collect(replace(config, demos=4), tmp_path / "d")
+    assert more.episodes == 8
+    with pytest.raises(BadConfig, match="demos was 4, now None"):
+        collect(replace(config, demos=None), tmp_path / "d")
+
+
+def test_a_task_that_the_expert_cannot_do_is_left_out_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without this, `vla collect` would try one task for ever, or deliver a dataset that silently lacks it."""
+    wish = TabletopEnv.expert
+
+    def hopeless(env: TabletopEnv) -> Any:
+        return np.zeros(4, np.float32) if env.task == TASKS[0] else wish(env)
+
+    monkeypatch.setattr(TabletopEnv, "expert", hopeless)
+    monkeypatch.setattr(collecting, "_HOPELESS", 2)
+    monkeypatch.setattr(registry, "suite", lambda _: TwoTasks)
+    said: list[str] = []
+    done = collect(CollectConfig(demos=2, seed=40), tmp_path / "d", report=said.append)
+    assert said == [f"the expert solved {TASKS[0]} in none of 2 tries: going on without it"]
+    assert done.episodes == 2
+    assert {seed % 2 for seed in seeds(tmp_path / "d")} == {1}
 
 
 def test_a_kill_loses_and_doubles_nothing(tmp_path: Path) -> None:

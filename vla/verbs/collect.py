@@ -18,7 +18,7 @@ class Args:
     episodes: int = 1000
     """Successful demonstrations to end up with."""
     demos: int | None = None
-    """The same, as a number for each of the suite's tasks; overrides `--episodes`."""
+    """The same for each of the suite's tasks, instead of `--episodes`; what the expert cannot do is left out."""
     out: Path | None = None
     """The dataset's folder; datasets/SUITE when none is given."""
     seed: int = 0
@@ -31,12 +31,10 @@ class Args:
 
 def main(args: Args) -> int:
     """Collect, with a progress bar."""
-    from vla import registry
     from vla.progress import bar
     from vla_sim.collect import CollectConfig, collect
 
-    episodes = args.episodes if args.demos is None else args.demos * len(registry.suite(args.suite)().tasks)
-    config = CollectConfig(args.suite, episodes, args.seed, args.noise)
+    config = CollectConfig(args.suite, args.episodes, args.demos, args.seed, args.noise)
     out = Path("datasets") / args.suite if args.out is None else args.out
     with bar("collect") as show:
         done = collect(config, out, args.workers, lambda count, total: show(count / total, f"{count}/{total} episodes"))
