@@ -7,6 +7,7 @@ anything that satisfies the two protocols below: torch modules, ONNX sessions, a
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -64,6 +65,8 @@ class Pipeline:
     def __post_init__(self) -> None:
         if self.n_candidates < 1:
             raise BadConfig(f"n_candidates must be at least 1, got {self.n_candidates}")
+        if not 0 <= self.noise_scale < math.inf:
+            raise BadConfig(f"noise_scale must be finite and not negative, got {self.noise_scale}")
         if self.policy.spec.chunk_size is None:
             raise BadConfig("a policy's spec must say its chunk_size")
 
