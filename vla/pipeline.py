@@ -20,6 +20,10 @@ from vla.spec import Spec, check_observation
 from vla.types import ActionChunk, Candidates, Decision, Floats, Observation, Verdict
 
 
+MAX_CANDIDATES = 4096
+"""Many more than help; a slip of the keyboard beyond it would take all memory."""
+
+
 class Policy(Protocol):
     """Proposes action chunks. `Memory` is whatever `encode` returns: opaque, shared by all N candidates."""
 
@@ -63,8 +67,8 @@ class Pipeline:
     """Standard deviation of the sampling noise; 0 makes the policy deterministic."""
 
     def __post_init__(self) -> None:
-        if self.n_candidates < 1:
-            raise BadConfig(f"n_candidates must be at least 1, got {self.n_candidates}")
+        if not 1 <= self.n_candidates <= MAX_CANDIDATES:
+            raise BadConfig(f"n_candidates must be within 1 and {MAX_CANDIDATES}, got {self.n_candidates}")
         if not 0 <= self.noise_scale < math.inf:
             raise BadConfig(f"noise_scale must be finite and not negative, got {self.noise_scale}")
         if self.policy.spec.chunk_size is None:

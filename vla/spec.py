@@ -193,7 +193,7 @@ class Spec:
         try:
             data = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise BadConfig(f"{where} is not JSON: {error}") from error
+            raise BadConfig(f"cannot read spec {where}: {error}") from error
         return cls.from_json(data, where)
 
     def save(self, path: Path) -> None:
@@ -310,8 +310,8 @@ _MAX_CHARACTERS = 1 << 20
 def _check_dim(dim: Dim) -> None:
     """A dimension whose limits bound something. Raises BadConfig."""
     where = f"spec dimension {dim.name!r}"
-    if not all(isinstance(text, str) and text for text in (dim.name, dim.unit, dim.frame)):
-        raise BadConfig(f"{where}: name, unit {dim.unit!r} and frame {dim.frame!r} must be words")
+    if not all(isinstance(text, str) and text and text.isprintable() for text in (dim.name, dim.unit, dim.frame)):
+        raise BadConfig(f"{where}: name, unit {dim.unit!r} and frame {dim.frame!r} must be printable text")
     # Also in float32, as actions are: a limit that is infinite there would let everything through.
     most = float(np.finfo(np.float32).max)
     if not (-most <= dim.low < dim.high <= most and np.float32(dim.low) < np.float32(dim.high)):

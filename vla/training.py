@@ -244,6 +244,10 @@ def _check(config: TrainConfig, initial: PolicyNet | None) -> None:
     """Refuse what cannot work before anything is written. Raises BadConfig."""
     if config.steps < 1 or config.batch_size < 1:
         raise BadConfig(f"steps and batch_size must be at least 1, got {config.steps} and {config.batch_size}")
+    if not 0 < config.learning_rate < math.inf:
+        raise BadConfig(f"learning_rate must be positive and finite, got {config.learning_rate}")
+    if config.seed < 0:
+        raise BadConfig(f"seed must not be negative, got {config.seed}")
     if config.minutes is not None and not config.minutes > 0:
         raise BadConfig(f"minutes must be more than 0, got {config.minutes}")
     if initial is not None and (changed := _changed(initial.config, config.policy.resolved())):
