@@ -19,7 +19,6 @@ from vla.errors import BadConfig
 from vla.spec import Spec, check_observation
 from vla.types import ActionChunk, Candidates, Decision, Floats, Observation, Verdict
 
-
 MAX_CANDIDATES = 4096
 """Many more than help; a slip of the keyboard beyond it would take all memory."""
 

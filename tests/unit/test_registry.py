@@ -76,7 +76,7 @@ def test_a_setting_a_method_does_not_have_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("hidden", ["64", 64.5, True, None])
 def test_a_setting_of_another_type_is_named(hidden: object) -> None:
-    with pytest.raises(UnknownName, match="head 'flow': hidden is .*; it must be of type int, as 240 is"):
+    with pytest.raises(UnknownName, match=r"head 'flow': hidden is .*; it must be of type int, as 240 is"):
         registry.resolved("heads", "flow", {"hidden": hidden})
 
 
