@@ -31,6 +31,9 @@ _MISFITS = (KeyError, TypeError, ValueError, AttributeError, AssertionError, Run
 """What building a network from somebody's JSON, and filling it with somebody's tensors, may raise."""
 
 
+_TEXT_LIMIT = 16 << 20
+
+
 def save(folder: Path, net: PolicyNet, trained: dict[str, Any]) -> None:
     """Write a policy; `trained` says how it came to be (dataset, steps, seed)."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -59,6 +62,7 @@ def load(folder: Path) -> PolicyNet:
             registry.require_trusted(part, folder / "config.json")
         tokenizer = WordTokenizer.from_json(config["tokenizer"])
         tensors = load_tensors(folder / "policy.safetensors")
+        _require_finite(folder / "policy.safetensors", tensors)
         statistics = _statistics(spec, tensors)
         base = dataclasses.replace(spec, chunk_size=None, normalisation=None)
         net = PolicyNet(policy, base, tokenizer, statistics)
@@ -109,7 +113,9 @@ def load_verifiers(folder: Path, net: PolicyNet) -> dict[str, Verifier]:
         try:
             registry.require_trusted(path.stem, path)
             verifier: Verifier = registry.build("verifiers", path.stem, about["config"], net.spec, net)
-            verifier.load_state_dict(load_tensors(path.with_suffix(".safetensors")))
+            tensors = load_tensors(path.with_suffix(".safetensors"))
+            _require_finite(path.with_suffix(".safetensors"), tensors)
+            verifier.load_state_dict(tensors)
             if about.get("scale") is not None:
                 verifier = Scaled(verifier, about["scale"], str(path))
         except (BadConfig, UnknownName, *_MISFITS) as error:
@@ -142,6 +148,13 @@ def load_tensors(path: Path) -> dict[str, torch.Tensor]:
     return tensors
 
 
+def _require_finite(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """Raises BadCheckpoint: with NaN among its weights a policy does nothing but hold."""
+    if bad := sorted(name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()):
+        more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
+        raise BadCheckpoint(f"{path}: {', '.join(bad[:3])}{more} holds NaN or infinity; train again, or take a copy")
+
+
 def average_towards(average: nn.Module, net: nn.Module, keep: float) -> None:
     """Exponential moving average of the weights, in place."""
     with torch.no_grad():
@@ -158,11 +171,13 @@ def _statistics(spec: Spec, tensors: dict[str, torch.Tensor]) -> Statistics:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        data = json.loads(path.read_text())
+        with path.open() as file:
+            text = file.read(_TEXT_LIMIT + 1)
+        data = json.loads(text) if len(text) <= _TEXT_LIMIT else None
     except FileNotFoundError as error:
         raise BadCheckpoint(f"{path} is missing: {path.parent} is not a finished checkpoint") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BadCheckpoint(f"cannot read {path}: {error}") from error
     if not isinstance(data, dict):
-        raise BadCheckpoint(f"{path} does not hold an object")
+        raise BadCheckpoint(f"{path} does not hold an object, or more than {_TEXT_LIMIT} characters")
     return data

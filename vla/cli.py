@@ -46,6 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:  # a file that cannot be read or written; its message names it
         if debug:
             traceback.print_exc()
+        if isinstance(error, (FileExistsError, NotADirectoryError, IsADirectoryError)):
+            _print_error(f"{error.filename}: {error.strerror}; choose another path")
+            return 2
         _print_error(f"{error}. --debug shows where.")
         return 1
 

@@ -106,6 +106,8 @@ def by_seed(run: Run) -> dict[int, dict[str, Any]]:
     for number, row in enumerate(run.rows(), 1):
         if not isinstance(row.get("seed"), int) or not isinstance(row.get("success"), bool):
             raise BadDataset(f"{run.path}, episode {number}: an evaluation's row needs `seed` and `success`, got {row}")
+        if not isinstance(row.get("skill", ""), str):
+            raise BadDataset(f"{run.path}, episode {number}: `skill` must be a name, got {row['skill']!r}")
         for measure in MEASURES:
             value = row.get(measure)
             if value is not None and not (type(value) in (int, float) and math.isfinite(value)):

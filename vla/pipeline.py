@@ -7,6 +7,7 @@ anything that satisfies the two protocols below: torch modules, ONNX sessions, a
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ import numpy as np
 from vla.errors import BadConfig
 from vla.spec import Spec, check_observation
 from vla.types import ActionChunk, Candidates, Decision, Floats, Observation, Verdict
+
+MAX_CANDIDATES = 4096
+"""Many more than help; a slip of the keyboard beyond it would take all memory."""
 
 
 class Policy(Protocol):
@@ -62,8 +66,10 @@ class Pipeline:
     """Standard deviation of the sampling noise; 0 makes the policy deterministic."""
 
     def __post_init__(self) -> None:
-        if self.n_candidates < 1:
-            raise BadConfig(f"n_candidates must be at least 1, got {self.n_candidates}")
+        if not 1 <= self.n_candidates <= MAX_CANDIDATES:
+            raise BadConfig(f"n_candidates must be within 1 and {MAX_CANDIDATES}, got {self.n_candidates}")
+        if not 0 <= self.noise_scale < math.inf:
+            raise BadConfig(f"noise_scale must be finite and not negative, got {self.noise_scale}")
         if self.policy.spec.chunk_size is None:
             raise BadConfig("a policy's spec must say its chunk_size")
 

@@ -163,4 +163,8 @@ def fresh(config: PolicyConfig, spec: Spec, tokenizer: WordTokenizer, statistics
         raise BadConfig(f"chunk_size must be at least 1, got {config.chunk_size}")
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return PolicyNet(config, spec, tokenizer, statistics)
+        try:
+            return PolicyNet(config, spec, tokenizer, statistics)
+        except (AssertionError, ValueError, RuntimeError, MemoryError) as error:  # torch's, about sizes
+            parts = f"{config.backbone} {config.backbone_config} with {config.head} {config.head_config}"
+            raise BadConfig(f"{parts} cannot be built: {error}") from error

@@ -123,9 +123,21 @@ def suites() -> list[str]:
 
 def _config(kind: str, name: str, config: dict[str, Any]) -> Any:
     try:
-        return module(kind, name).Config(**config)
+        built = module(kind, name).Config(**config)
     except TypeError as error:
         raise UnknownName(f"{kind.removesuffix('s')} {name!r}: {error}") from error
+    for field in dataclasses.fields(built):
+        value, default = getattr(built, field.name), field.default
+        if isinstance(default, (bool, int, float, str)) and type(value) not in _LIKE[type(default)]:
+            raise UnknownName(
+                f"{kind.removesuffix('s')} {name!r}: {field.name} is {value!r}; it must be of type "
+                f"{type(default).__name__}, as {default!r} is"
+            )
+    return built
+
+
+_LIKE = {bool: (bool,), int: (int,), float: (float, int), str: (str,)}
+"""Type of a setting's default -> types its value may have."""
 
 
 def _entry(group: str, name: str) -> Any:

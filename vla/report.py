@@ -152,12 +152,21 @@ def write(out: Path, runs: list[Path], title: str, summary: Mapping[str, Any] | 
         phases=_by_frequency(arm.phases for arm in arms),
         reasons=_by_frequency(arm.failures for arm in arms),
         failed=[failure for arm in arms for failure in _failed(arm)],
-        sources=[(name, Run.open(run)) for run, name in names.items() if (run / "run.json").exists()],
+        sources=[(name, _source(run)) for run, name in names.items() if (run / "run.json").exists()],
         revision=revision(),
         written=datetime.now(UTC).strftime("%d %B %Y, %H:%M UTC"),
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     write_text(out, page)
+
+
+def _source(path: Path) -> Run:
+    """A run that says where it comes from. Raises BadDataset."""
+    run = Run.open(path)
+    lacking = [key for key in ("revision", "command", "created", "machine", "versions") if key not in run.meta]
+    if lacking or not isinstance(run.meta["versions"], dict):
+        raise BadDataset(f"{path / 'run.json'} does not say its {', '.join(lacking) or 'versions'}; restore it")
+    return run
 
 
 def _arms(names: Mapping[Path, str]) -> Iterator[Arm]:
@@ -257,6 +266,15 @@ _NUMBERS = {
 
 
 def _figures(summary: Mapping[str, Any]) -> Iterator[Figure]:
+    try:
+        yield from _known_figures(summary)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise BadDataset(
+            f"summary.json holds something else than rates and numbers: {error!r}; make it again"
+        ) from error
+
+
+def _known_figures(summary: Mapping[str, Any]) -> Iterator[Figure]:
     for key, label in _RATES.items():
         if rate := summary.get(key):
             known = Rate(rate["k"], rate["n"], rate["low"], rate["high"])
@@ -302,8 +320,8 @@ def _log(path: Path) -> list[dict[str, float]]:
     """The rows of a log that may still be growing: a last line without its end is left out."""
     if not path.exists():
         return []
-    lines = path.read_text().split("\n")[:-1]
     try:
+        lines = path.read_text().split("\n")[:-1]
         rows = [json.loads(line) for line in lines]
         return [{"seconds": float(row["seconds"]), "loss": float(row["loss"])} for row in rows]
     except (ValueError, TypeError, KeyError) as error:

@@ -7,7 +7,9 @@ line that was cut in half is dropped. Only the standard library, so that any par
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import fcntl
 import functools
 import json
 import math
@@ -16,6 +18,7 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -37,17 +40,20 @@ class Run:
     """What run.json holds: kind, config, revision, machine, command, created, versions."""
 
     @classmethod
-    def create(cls, path: Path, kind: str, config: Any, resume: bool = False) -> Self:
+    def create(cls, path: Path, kind: str, config: Any, resume: bool = False, digest: str = "") -> Self:
         """Make a run folder, or go on with one.
 
         Args:
             path: the folder; parents are made.
             kind: what made it: "train", "eval", "ros"...
             config: the resolved config, a dataclass or plain JSON values.
-            resume: go on with the run that is there, if there is one; its config must be this one.
+            resume: go on with the run that is there, if there is one; its config must be this one. Where the code is
+                another revision by now, run.json names both.
+            digest: SHA-256 of what the config only names, such as a policy's weights; a resumed run's must be the same.
 
         Raises:
-            BadConfig: a run is already there, or it was started with another config; names the field.
+            BadConfig: a run is already there, or it was started with another config or digest; names the field. Or
+                there are rows that no run.json accounts for.
             Missing: the disk is full.
         """
         plain = to_plain(config)
@@ -56,11 +62,22 @@ class Run:
                 raise BadConfig(f"{path} already holds a run; resume it, remove it, or choose another name")
             run = cls.open(path)
             run._require_same(kind, plain)
+            if digest != run.meta.get("digest", digest):
+                raise BadConfig(
+                    f"cannot resume {path}: what it names in its config has changed since; choose another name"
+                )
             run._drop_torn_line()
+            known = str(run.meta.get("revision")).split("+")
+            if revision() not in known:
+                run.meta["revision"] = "+".join([*known, revision()])
+                write_json(path / "run.json", run.meta)
             return run
+        if (path / "episodes.jsonl").exists():
+            raise BadConfig(f"{path} holds episodes but no run.json to say whose; remove it, or choose another name")
         meta = {
             "kind": kind,
             "config": plain,
+            **({"digest": digest} if digest else {}),
             "revision": revision(),
             "machine": machine(),
             "command": command(),
@@ -133,7 +150,7 @@ class Run:
         for number, line in enumerate(self._whole().splitlines(), 1):
             try:
                 row = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise BadDataset(f"{self._episodes}, line {number} is not JSON; remove it or restore it") from error
             if not isinstance(row, dict):
                 raise BadDataset(f"{self._episodes}, line {number} is not an object; remove it or restore it")
@@ -162,6 +179,26 @@ class Run:
         if changed:
             fields = "; ".join(f"{k} was {was.get(k)!r}, now {config.get(k)!r}" for k in changed)
             raise BadConfig(f"cannot resume {self.path} with another config: {fields}. Choose another name.")
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Make a folder, and be the only process that writes into it while the block runs.
+
+    Raises:
+        BadConfig: another process is at it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise BadConfig(
+            f"another process is writing into {folder}; wait for it or end it, or choose another"
+        ) from error
+    finally:
+        os.close(handle)
 
 
 def write_json(path: Path, data: Any) -> None:

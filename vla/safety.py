@@ -47,6 +47,8 @@ class SafetyFilter:
         self._moves = [(i, names.index(d.moves)) for i, d in enumerate(spec.action) if d.moves is not None]
         self._measures = [(i, names.index(d.name)) for i, d in enumerate(spec.action) if d.name in names]
         self._sent: Floats | None = None
+        self._moving = False
+        """The last command was TRACK."""
         self._violations = 0
         self._stopped = ""
 
@@ -93,15 +95,21 @@ class SafetyFilter:
                 return self._still(Mode.STOP, now_ns, self._stopped)
             return self._still(Mode.HOLD, now_ns, refused)
         self._violations = 0
+        if not self._moving and state is not None:
+            self._begin_at(state)  # while it stood still, a person may have moved the arm
         action, said = self._bounded(command.action)
-        self._sent = action
+        self._sent, self._moving = action, True
         return Command(action, now_ns, min(command.valid_until_ns, now_ns + self._spec.dt_ns), Mode.TRACK, said)
 
     def _begin_at(self, state: Floats) -> None:
-        """Before anything was sent: absolute dimensions are where the state of the same name says."""
-        measured = np.zeros(len(self._spec.action), np.float32)
+        """After standing still: absolute dimensions are where the state of the same name says.
+
+        But for a gripper, which was sent further than it is measured as long as it grasps something.
+        """
+        measured = np.zeros(len(self._spec.action), np.float32) if self._sent is None else self._sent.copy()
         for i, j in self._measures:
-            measured[i] = state[j]
+            if self._sent is None or self._spec.action[i].frame != "gripper":
+                measured[i] = state[j]
         if np.isfinite(measured).all():
             self._sent = np.clip(measured, self._low, self._high)
 
@@ -130,12 +138,17 @@ class SafetyFilter:
         return ""
 
     def _bounded(self, wanted: Floats) -> tuple[Floats, str]:
-        """Clamp numerical overshoot, and limit the rate of absolute dimensions; says what it changed."""
+        """Clamp numerical overshoot, and limit the rate of each dimension that has one; says what it changed."""
         action = np.clip(wanted, self._low, self._high).astype(np.float32)
         for i, dim in enumerate(self._spec.action):
-            if dim.max_rate is not None and self._sent is not None and not self._is_delta[i]:
-                most = dim.max_rate / self._spec.control_rate_hz
-                action[i] = np.clip(action[i], self._sent[i] - most, self._sent[i] + most)
+            if dim.max_rate is None:
+                continue
+            most = dim.max_rate / self._spec.control_rate_hz
+            if dim.kind in ("delta", "offset"):  # it is the change itself
+                action[i] = np.clip(action[i], -most, most)
+            elif dim.kind == "velocity" or self._sent is not None:
+                before = 0.0 if self._sent is None else self._sent[i]
+                action[i] = np.clip(action[i], before - most, before + most)
         changed = np.flatnonzero(action != np.asarray(wanted, np.float32))
         said = ", ".join(f"{self._spec.action[i].name} {wanted[i]:.4g} -> {action[i]:.4g}" for i in changed)
         return action, f"limited: {said}" if said else ""
@@ -144,4 +157,7 @@ class SafetyFilter:
         """No motion: deltas are zero, absolute dimensions stay where they were last sent."""
         action = np.zeros(len(self._spec.action), np.float32) if self._sent is None else self._sent.copy()
         action[self._is_delta] = 0.0
+        self._moving = False
+        if self._sent is not None:
+            self._sent = action  # a velocity is zero now
         return Command(action, now_ns, now_ns + self._spec.dt_ns, mode, reason)

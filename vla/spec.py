@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
@@ -22,6 +23,7 @@ Kind = Literal["absolute", "delta", "offset", "velocity"]
 Rotation = Literal["none", "axis_angle", "rotation_6d", "quaternion_xyzw"]
 Gripper = Literal["none", "width", "positive_open", "positive_close"]
 Method = Literal["quantile", "mean_std"]
+Flip = Literal["none", "vertical", "rotate_180"]
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class Camera:
     width: int
     crop: tuple[int, int, int, int] | None = None
     """(top, left, height, width) taken from the sensor's image before resizing."""
-    flip: Literal["none", "vertical", "rotate_180"] = "none"
+    flip: Flip = "none"
     """What was done to the sensor's image before it was stored."""
     pose: CameraPose | None = None
     """None where it is not known. Compared within `Spec.drift`, not exactly: no two calibrations agree to the bit."""
@@ -112,20 +114,24 @@ class Spec:
             if not names or len(set(names)) != len(names):
                 raise BadConfig(f"spec.{group} needs at least one entry and unique names, got {names}")
         for dim in (*self.state, *self.action):
-            if not (math.isfinite(dim.low) and math.isfinite(dim.high) and dim.low < dim.high):
-                raise BadConfig(f"spec dimension {dim.name!r}: limits [{dim.low}, {dim.high}] are not an interval")
-            if dim.kind not in get_args(Kind):
-                raise BadConfig(f"spec dimension {dim.name!r}: kind {dim.kind!r} is none of {get_args(Kind)}")
+            _check_dim(dim)
+        for camera in self.cameras:
+            _check_camera(camera)
+        for name, allowed in (("rotation", Rotation), ("gripper", Gripper)):
+            if getattr(self, name) not in get_args(allowed):
+                raise BadConfig(f"spec.{name} {getattr(self, name)!r} is none of {get_args(allowed)}")
         states = {d.name for d in self.state}
         for dim in self.action:
             if dim.moves is not None and (dim.kind not in ("delta", "offset") or dim.moves not in states):
                 raise BadConfig(
                     f"spec.action {dim.name!r} moves {dim.moves!r}: it must be a delta or offset of a state dimension"
                 )
-        if not (math.isfinite(self.control_rate_hz) and self.control_rate_hz > 0):
-            raise BadConfig(f"spec.control_rate_hz must be positive, got {self.control_rate_hz}")
-        if self.chunk_size is not None and self.chunk_size < 1:
-            raise BadConfig(f"spec.chunk_size must be at least 1, got {self.chunk_size}")
+        if not 0.01 <= self.control_rate_hz <= 10_000:
+            raise BadConfig(f"spec.control_rate_hz must be within 0.01 and 10000, got {self.control_rate_hz}")
+        if self.chunk_size is not None and not _is_count(self.chunk_size, _MAX_CHUNK):
+            raise BadConfig(f"spec.chunk_size must be a whole number from 1 to {_MAX_CHUNK}, got {self.chunk_size!r}")
+        if self.drift is not None and not all(0 < v < math.inf for v in dataclasses.astuple(self.drift)):
+            raise BadConfig(f"spec.drift: thresholds must be positive and finite, got {self.drift}")
 
     @property
     def dt_ns(self) -> int:
@@ -178,8 +184,17 @@ class Spec:
             if fields.get("normalisation") is not None:
                 fields["normalisation"] = Normalisation(**fields["normalisation"])
             return cls(**fields)
-        except (TypeError, KeyError, ValueError, AttributeError) as error:
+        except (TypeError, KeyError, ValueError, AttributeError, OverflowError) as error:
             raise BadConfig(f"{where} is not a valid spec: {error}. Was it written by another version?") from error
+
+    @classmethod
+    def from_text(cls, text: str, where: str = "spec") -> Self:
+        """Rebuild a spec from untrusted text. Raises BadConfig; `where` names the source."""
+        try:
+            data = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise BadConfig(f"cannot read spec {where}: {error}") from error
+        return cls.from_json(data, where)
 
     def save(self, path: Path) -> None:
         """Write as indented JSON."""
@@ -189,10 +204,13 @@ class Spec:
     def load(cls, path: Path) -> Self:
         """Read what `save` wrote. Raises BadConfig."""
         try:
-            data = json.loads(path.read_text())
+            with path.open() as file:
+                text = file.read(_MAX_CHARACTERS + 1)
         except (OSError, ValueError) as error:
             raise BadConfig(f"cannot read spec {path}: {error}") from error
-        return cls.from_json(data, str(path))
+        if len(text) > _MAX_CHARACTERS:
+            raise BadConfig(f"{path} has more than {_MAX_CHARACTERS} characters, which no spec has")
+        return cls.from_text(text, str(path))
 
     def fake_observation(self, instruction: str = "", seed: int = 0) -> Observation:
         """A random observation that satisfies this spec; for warm-up, export and tests."""
@@ -283,6 +301,44 @@ def check_observation(spec: Spec, observation: Observation) -> None:
         raise BadObservation(f"state {names} is NaN or infinite; check the sensor or driver that publishes it")
 
 
+_MAX_CHUNK = 1000
+_MAX_PIXELS = 8192
+_MAX_CHARACTERS = 1 << 20
+"""Of a spec's file."""
+
+
+def _check_dim(dim: Dim) -> None:
+    """A dimension whose limits bound something. Raises BadConfig."""
+    where = f"spec dimension {dim.name!r}"
+    if not all(isinstance(text, str) and text and text.isprintable() for text in (dim.name, dim.unit, dim.frame)):
+        raise BadConfig(f"{where}: name, unit {dim.unit!r} and frame {dim.frame!r} must be printable text")
+    # Also in float32, as actions are: a limit that is infinite there would let everything through.
+    most = float(np.finfo(np.float32).max)
+    if not (-most <= dim.low < dim.high <= most and np.float32(dim.low) < np.float32(dim.high)):
+        raise BadConfig(f"{where}: limits [{dim.low}, {dim.high}] are not an interval")
+    if dim.kind not in get_args(Kind):
+        raise BadConfig(f"{where}: kind {dim.kind!r} is none of {get_args(Kind)}")
+    if dim.max_rate is not None and not 0 < dim.max_rate < math.inf:
+        raise BadConfig(f"{where}: max_rate must be positive and finite, or None, got {dim.max_rate}")
+
+
+def _check_camera(camera: Camera) -> None:
+    """A camera whose name can be a file's and a topic's. Raises BadConfig."""
+    where = f"spec camera {camera.name!r}"
+    if not (isinstance(camera.name, str) and re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", camera.name)):
+        raise BadConfig(f"{where}: it must be named in letters, digits and underscores")
+    if not (_is_count(camera.height, _MAX_PIXELS) and _is_count(camera.width, _MAX_PIXELS)):
+        raise BadConfig(f"{where}: {camera.height!r} x {camera.width!r} is not within 1 and {_MAX_PIXELS} pixels")
+    if camera.crop is not None and not (len(camera.crop) == 4 and all(type(n) is int and n >= 0 for n in camera.crop)):
+        raise BadConfig(f"{where}: crop {camera.crop} is not (top, left, height, width) in pixels")
+    if camera.flip not in get_args(Flip):
+        raise BadConfig(f"{where}: flip {camera.flip!r} is none of {get_args(Flip)}")
+
+
+def _is_count(value: object, most: int) -> bool:
+    return type(value) is int and 1 <= value <= most
+
+
 def _without_poses(spec: Spec) -> dict[str, Any]:
     data = spec.to_json()
     data.pop("drift", None)
@@ -295,7 +351,7 @@ def _camera(data: dict[str, Any]) -> Camera:
     crop, pose = data.get("crop"), data.get("pose")
     if pose is not None:
         position, quaternion = tuple(map(float, pose["position_m"])), tuple(map(float, pose["quaternion_xyzw"]))
-        if len(position) != 3 or len(quaternion) != 4 or abs(math.hypot(*quaternion) - 1) > 1e-3:
+        if len(position) != 3 or len(quaternion) != 4 or not abs(math.hypot(*quaternion) - 1) <= 1e-3:  # NaN is neither
             raise ValueError(f"camera {data.get('name')!r}: its pose is no position and unit quaternion")
         if pose["mount"] not in ("base", "hand") or not all(map(math.isfinite, position)):
             raise ValueError(f"camera {data.get('name')!r}: it is mounted neither on the base nor on the hand")

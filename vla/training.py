@@ -6,6 +6,7 @@ saved is the exponential moving average of the weights.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import json
@@ -29,7 +30,7 @@ from vla.errors import BadCheckpoint, BadConfig
 from vla.modules import Batch, Objective
 from vla.normalise import measure
 from vla.policy import PolicyConfig, PolicyNet
-from vla.runs import to_plain, write_json, write_text
+from vla.runs import alone, to_plain, write_json, write_text
 from vla.spec import Method, require_match
 from vla.tokenizers.words import WordTokenizer
 
@@ -115,7 +116,7 @@ def train(
         on_step: called after every step.
 
     Raises:
-        BadConfig: settings that cannot work.
+        BadConfig: settings that cannot work, or another process trains into the same folder.
         BadCheckpoint: `out` holds another run, or a state that does not fit this config.
     """
     _check(config, initial)
@@ -138,55 +139,57 @@ def train(
     )
     average = copy.deepcopy(net).eval()
     start, spent = _resume(config, out, module, average, optimiser) if resume else (0, 0.0)
-    if accelerator.is_main_process:
-        if not resume:
-            _fresh_folder(config, out)
-        _drop_rows_after(out / "log.jsonl", start)
-    prepared, optimiser = accelerator.prepare(module, optimiser)
-    average.to(accelerator.device)
-    data = _Frames(cache, config, net, targets, accelerator)
-    torch.manual_seed(config.seed * 1_000_003 + start + accelerator.process_index)
-    began, saved, step = time.monotonic() - spent, time.monotonic(), start
-    smooth = _Smooth()
-    accelerator.wait_for_everyone()
-    with (out / "log.jsonl").open("a") as log:
-        while True:
-            seconds = time.monotonic() - began
-            fraction = step / config.steps
-            if config.minutes is not None:
-                if accelerator.num_processes > 1:  # one clock, or they would not stop at the same step
-                    seconds = float(broadcast(torch.tensor(seconds, device=accelerator.device)))
-                fraction = max(fraction, seconds / 60 / config.minutes)
-            if fraction >= 1:
-                break
-            for group in optimiser.param_groups:
-                group["lr"] = (
-                    config.learning_rate * min(1, (step + 1) / 50) * (0.5 + 0.5 * math.cos(math.pi * fraction))
-                )
-            loss, extra = prepared(*data.batch(step))
-            optimiser.zero_grad()
-            accelerator.backward(loss + config.objective_weight * extra)
-            accelerator.clip_grad_norm_(module.parameters(), 1.0)
-            optimiser.step()
-            checkpoint.average_towards(average, net, min(config.average, step / (step + 20)))
-            step += 1
-            smooth.add(float(loss.detach()), float(extra.detach()))
-            if not math.isfinite(smooth.loss):
-                raise BadConfig(f"the loss is not finite at step {step}; lower --learning-rate or look at the data")
-            now = Step(step, min(1.0, fraction), smooth.loss, smooth.extra, seconds)
-            if accelerator.is_main_process:
-                if step % 20 == 0:
-                    log.write(json.dumps(dataclasses.asdict(now)) + "\n")
-                    log.flush()
-                if time.monotonic() - saved > _SAVE_EVERY_S:
-                    _save_state(config, out, module, average, optimiser, step, seconds)
-                    saved = time.monotonic()
-            if on_step:
-                on_step(now)
-    if accelerator.is_main_process:
-        trained = {"config": dataclasses.asdict(config), "steps": step, "seconds": seconds, "frames": len(cache)}
-        _save_state(config, out, module, average, optimiser, step, seconds)
-        checkpoint.save(out, average.cpu(), trained | {"episodes": cache.n_episodes})
+    with contextlib.ExitStack() as held:
+        if accelerator.is_main_process:
+            held.enter_context(alone(out))
+            if not resume:
+                _fresh_folder(config, out)
+            _drop_rows_after(out / "log.jsonl", start)
+        prepared, optimiser = accelerator.prepare(module, optimiser)
+        average.to(accelerator.device)
+        data = _Frames(cache, config, net, targets, accelerator)
+        torch.manual_seed(config.seed * 1_000_003 + start + accelerator.process_index)
+        began, saved, step = time.monotonic() - spent, time.monotonic(), start
+        smooth = _Smooth()
+        accelerator.wait_for_everyone()
+        with (out / "log.jsonl").open("a") as log:
+            while True:
+                seconds = time.monotonic() - began
+                fraction = step / config.steps
+                if config.minutes is not None:
+                    if accelerator.num_processes > 1:  # one clock, or they would not stop at the same step
+                        seconds = float(broadcast(torch.tensor(seconds, device=accelerator.device)))
+                    fraction = max(fraction, seconds / 60 / config.minutes)
+                if fraction >= 1:
+                    break
+                for group in optimiser.param_groups:
+                    group["lr"] = (
+                        config.learning_rate * min(1, (step + 1) / 50) * (0.5 + 0.5 * math.cos(math.pi * fraction))
+                    )
+                loss, extra = prepared(*data.batch(step))
+                optimiser.zero_grad()
+                accelerator.backward(loss + config.objective_weight * extra)
+                accelerator.clip_grad_norm_(module.parameters(), 1.0)
+                optimiser.step()
+                checkpoint.average_towards(average, net, min(config.average, step / (step + 20)))
+                step += 1
+                smooth.add(float(loss.detach()), float(extra.detach()))
+                if not math.isfinite(smooth.loss):
+                    raise BadConfig(f"the loss is not finite at step {step}; lower --learning-rate or look at the data")
+                now = Step(step, min(1.0, fraction), smooth.loss, smooth.extra, seconds)
+                if accelerator.is_main_process:
+                    if step % 20 == 0:
+                        log.write(json.dumps(dataclasses.asdict(now)) + "\n")
+                        log.flush()
+                    if time.monotonic() - saved > _SAVE_EVERY_S:
+                        _save_state(config, out, module, average, optimiser, step, seconds)
+                        saved = time.monotonic()
+                if on_step:
+                    on_step(now)
+        if accelerator.is_main_process:
+            trained = {"config": dataclasses.asdict(config), "steps": step, "seconds": seconds, "frames": len(cache)}
+            _save_state(config, out, module, average, optimiser, step, seconds)
+            checkpoint.save(out, average.cpu(), trained | {"episodes": cache.n_episodes})
     return average.eval()
 
 
@@ -244,6 +247,10 @@ def _check(config: TrainConfig, initial: PolicyNet | None) -> None:
     """Refuse what cannot work before anything is written. Raises BadConfig."""
     if config.steps < 1 or config.batch_size < 1:
         raise BadConfig(f"steps and batch_size must be at least 1, got {config.steps} and {config.batch_size}")
+    if not 0 < config.learning_rate < math.inf:
+        raise BadConfig(f"learning_rate must be positive and finite, got {config.learning_rate}")
+    if config.seed < 0:
+        raise BadConfig(f"seed must not be negative, got {config.seed}")
     if config.minutes is not None and not config.minutes > 0:
         raise BadConfig(f"minutes must be more than 0, got {config.minutes}")
     if initial is not None and (changed := _changed(initial.config, config.policy.resolved())):

@@ -31,6 +31,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vla.errors import BadBundle, BadConfig, Missing
+from vla.pipeline import MAX_CANDIDATES
 from vla.spec import Spec
 from vla.tokenizers.words import WordTokenizer
 
@@ -175,6 +176,8 @@ def _manifest(about: dict[str, Any], folder: Path) -> Manifest:
     texts = isinstance(manifest.verifier, (str, type(None))) and isinstance(manifest.revision, str)
     if not texts or not all(type(n) is int and n > 0 for n in (manifest.n_candidates, manifest.n_action_steps)):
         raise BadBundle(f"{folder / MANIFEST}: verifier, revision, n_candidates or n_action_steps is of a wrong type")
+    if manifest.n_candidates > MAX_CANDIDATES:
+        raise BadBundle(f"{folder / MANIFEST}: n_candidates {manifest.n_candidates} is more than {MAX_CANDIDATES}")
     return manifest
 
 
@@ -237,6 +240,8 @@ def _check_golden(
     if golden["noise"].ndim != 4:
         raise BadBundle(f"{path}: noise has shape {golden['noise'].shape}, not (B, N, H, A). {_CURE}")
     rows, candidates = golden["noise"].shape[:2]
+    if rows * candidates == 0:
+        raise BadBundle(f"{path} records no outputs, so it proves nothing. {_CURE}")
     shapes |= {"noise": ("float32", (candidates, *chunk)), "actions": ("float32", (candidates, *chunk))}
     for name, (dtype, shape) in shapes.items():
         array = golden[name]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from vla.errors import BadConfig
 from vla.modules import Verifier
+from vla.pipeline import MAX_CANDIDATES
 from vla.policy import TorchPolicy, load_policy
 from vla.runs import revision
 from vla_deploy import bundle, graphs
@@ -32,8 +33,8 @@ def export(
     judge = None if verifier is None else policy.verifier(verifier).module
     chunk_size = policy.net.config.chunk_size
     steps = _steps(judge, n_action_steps, chunk_size)
-    if n_candidates < 1:
-        raise BadConfig(f"n_candidates must be at least 1, got {n_candidates}")
+    if not 1 <= n_candidates <= MAX_CANDIDATES:
+        raise BadConfig(f"n_candidates must be within 1 and {MAX_CANDIDATES}, got {n_candidates}")
     manifest = Manifest(verifier, n_candidates, steps, revision())
     about = json.loads((checkpoint / "config.json").read_text())
     fit = checkpoint / "verifiers" / f"{verifier}.json"

@@ -7,7 +7,6 @@ cannot be acted on becomes a diagnostic and no chunk, and no chunk means HOLD.
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Mapping
@@ -56,6 +55,12 @@ class PolicyNodeConfig:
     """Of the sampling noise."""
     autostart: bool = False
     """Configure and activate at the start, instead of waiting to be told."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.sync_tolerance_s <= 10:
+            raise BadConfig(f"sync_tolerance_s must be within 0 and 10, got {self.sync_tolerance_s}")
+        if self.seed < 0:
+            raise BadConfig(f"seed must not be negative, got {self.seed}")
 
 
 class PolicyNode(LifecycleNode):  # type: ignore[misc]
@@ -211,10 +216,10 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]
 
     def _on_spec(self, message: String) -> None:
         try:
-            found = differences(self._spec, Spec.from_json(json.loads(message.data), "the robot's spec"))
-        except (ValueError, BadConfig) as error:
+            found = differences(self._spec, Spec.from_text(message.data, "the robot's spec"))
+        except BadConfig as error:
             found = [str(error)]
-        self._robot_known = True
+        self._robot_known, self._mismatch = True, ""
         if found:
             self._mismatch = "the policy and the robot disagree (policy | robot): " + "; ".join(found)
             self._report(messages.ERROR, self._mismatch, {})
@@ -249,7 +254,7 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]
             self._report(messages.ERROR, f"{type(error).__name__} while deciding: {error}", {})
             return
         decided = time.monotonic_ns()
-        if observation.instruction != self._instruction:
+        if observation.instruction != self._instruction or not self._active:
             return
         if decision.chunk is not None:
             self._chunks.publish(messages.chunk_message(decision.chunk, self._spec))

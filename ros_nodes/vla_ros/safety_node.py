@@ -9,7 +9,6 @@ when the instruction changes, and as the last word of this process.
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 import time
 from collections.abc import Mapping
@@ -46,6 +45,10 @@ class SafetyNodeConfig:
     max_age_s: float = 1.0
     """A chunk made from an observation older than this [s] is refused: the world has moved on."""
 
+    def __post_init__(self) -> None:
+        if not 0 < self.max_age_s <= 60:
+            raise BadConfig(f"max_age_s must be above 0 and at most 60, got {self.max_age_s}")
+
 
 class SafetyNode(Node):  # type: ignore[misc]
     """Holds the chunk schedule and the safety filter."""
@@ -59,10 +62,18 @@ class SafetyNode(Node):  # type: ignore[misc]
         self._filter = SafetyFilter(self._spec, declared(self, SafetyConfig))
         self._max_age_ns = round(config.max_age_s * 1e9)
         self._robot_known = False
+        self._mismatch = ""
+        """Why the robot's spec is not the policy's; no reset makes it so."""
         self._instruction = ""
+        self._policies = 0
+        """Policies alive on the chunk topic."""
         self._state: Floats | None = None
+        self._bad_state = "the robot's state was not heard yet"
+        """Why `_state` is None."""
         self._stamp_ns = 0
         """The newest state's: what time it is."""
+        self._frozen = False
+        """The newest state has no stamp, or that of the one before."""
         self._tracked_ns = -1
         """The state that was last answered with TRACK."""
         self._observed_ns = 0
@@ -70,6 +81,7 @@ class SafetyNode(Node):  # type: ignore[misc]
         self._cleared_ns = 0
         """Chunks made from earlier observations are refused."""
         self._heard_s = time.monotonic()
+        self._ending = False
         period_s = self._spec.dt_ns / 1e9
         self._silence_s = 2.5 * period_s
         self._command = self.create_publisher(JointTrajectory, interface.COMMAND, interface.NEWEST)
@@ -91,7 +103,7 @@ class SafetyNode(Node):  # type: ignore[misc]
 
     def close(self) -> None:
         """HOLD is the last word."""
-        self._schedule.clear("the safety node is ending")
+        self._ending = True
         self._answer()
         for publisher in (self._command, self._diagnostics):
             publisher.wait_for_all_acked(Duration(seconds=0.3))  # what was not read by then is lost with this process
@@ -101,12 +113,13 @@ class SafetyNode(Node):  # type: ignore[misc]
         if stamp < self._stamp_ns:
             self._forget("the robot's clock went back", stamp)
         self._heard_s = time.monotonic()
+        self._frozen = stamp <= 0 or stamp == self._stamp_ns
         self._stamp_ns = stamp
         try:
             self._state = messages.state_of(message, self._spec.state)
         except BadObservation as error:
-            self._state = None
-            self._forget(str(error), stamp)
+            self._state, self._bad_state = None, str(error)
+            self._forget(self._bad_state, stamp)
         self._answer()
 
     def _on_chunk(self, message: JointTrajectory) -> None:
@@ -126,6 +139,7 @@ class SafetyNode(Node):  # type: ignore[misc]
             self._answer()
 
     def _on_liveliness(self, event: Any) -> None:
+        self._policies = event.alive_count
         if event.alive_count == 0:
             self._forget("the policy is gone: its process ended or froze", self._stamp_ns)
             self._answer()
@@ -133,14 +147,17 @@ class SafetyNode(Node):  # type: ignore[misc]
     def _on_instruction(self, message: String) -> None:
         if message.data != self._instruction:
             self._instruction = message.data
-            self._forget("the instruction changed", self._stamp_ns)
+            # Not even from the newest observation: the policy may have decided on it before it heard.
+            self._forget("the instruction changed", self._stamp_ns + 1)
+            self._answer()
 
     def _on_spec(self, message: String) -> None:
+        self._mismatch = ""
         try:
-            robot = Spec.from_json(json.loads(message.data), "the robot's spec")
-            require_match(self._spec, robot, "the policy", "the robot")
-        except (ValueError, BadConfig, SpecMismatch) as error:
-            self._filter.stop(str(error))
+            require_match(self._spec, Spec.from_text(message.data, "the robot's spec"), "the policy", "the robot")
+        except (BadConfig, SpecMismatch) as error:
+            self._mismatch = str(error)
+            self._filter.stop(self._mismatch)
         self._robot_known = True
 
     def _on_stop(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
@@ -151,16 +168,22 @@ class SafetyNode(Node):  # type: ignore[misc]
         return response
 
     def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        if self._mismatch:
+            response.success, response.message = False, self._mismatch
+            return response
         response.success, response.message = True, f"was: {self._filter.stopped or 'not stopped'}"
         self._forget("reset", self._stamp_ns)
         self._filter.reset()
         return response
 
     def _watch(self) -> None:
-        silent = time.monotonic() - self._heard_s
-        if silent > self._silence_s:
-            self._forget(f"no state from the robot for {silent:.1f} s", self._stamp_ns)
+        if silent := self._silent():
+            self._forget(silent, self._stamp_ns)
             self._answer()
+
+    def _silent(self) -> str:
+        silence_s = time.monotonic() - self._heard_s
+        return f"no state from the robot for {silence_s:.1f} s" if silence_s > self._silence_s else ""
 
     def _forget(self, reason: str, stamp_ns: int) -> None:
         self._schedule.clear(reason)
@@ -170,8 +193,8 @@ class SafetyNode(Node):  # type: ignore[misc]
         """Publish the command for the current period."""
         now = self._stamp_ns
         wanted = self._schedule.command(now)
-        if not self._robot_known:
-            wanted = dataclasses.replace(wanted, mode=Mode.HOLD, reason="the robot's spec was not heard yet")
+        if doubt := self._doubt():
+            wanted = dataclasses.replace(wanted, mode=Mode.HOLD, reason=doubt)
         command = self._filter.check(wanted, now, self._state)
         if command.mode is Mode.TRACK:
             self._tracked_ns = now
@@ -185,6 +208,27 @@ class SafetyNode(Node):  # type: ignore[misc]
             "robot_known": self._robot_known,
         }
         self._report(level, command.reason, values)
+
+    def _doubt(self) -> str:
+        """Why nobody can know what is right to do now, whatever the chunk says; "" when all is clear."""
+        if self._ending:
+            return "the safety node is ending"
+        if silent := self._silent():
+            return silent
+        if not self._robot_known:
+            return "the robot's spec was not heard yet"
+        if self._state is None:
+            return self._bad_state
+        if self._frozen:
+            return f"the robot's clock stands still at {self._stamp_ns / 1e9:.3f} s: stamp each state anew"
+        if not self._instruction:
+            return "there is no instruction"
+        if self._policies > 1:
+            return f"{self._policies} policies send chunks: end all but one"
+        for topic, who in ((interface.STATE, "robots publish the state"), (interface.COMMAND, "nodes send commands")):
+            if (count := self.count_publishers(topic)) > 1:
+                return f"{count} {who}: end all but one"
+        return ""
 
     def _report(self, level: bytes, text: str, values: Mapping[str, object]) -> None:
         self._diagnostics.publish(messages.diagnostic("safety", level, text, self._stamp_ns, values))

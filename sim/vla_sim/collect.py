@@ -19,11 +19,11 @@ import numpy as np
 
 from vla import registry
 from vla.errors import BadConfig, BadDataset
-from vla.runs import revision, to_plain, versions, write_json
+from vla.runs import alone, revision, to_plain, versions, write_json
 from vla.types import Command, Floats, Mode
 from vla_sim.env import Env
 from vla_sim.lerobot_writer import Episode, LeRobotWriter
-from vla_sim.workers import run_jobs
+from vla_sim.workers import check_workers, run_jobs
 
 _SHARD, _SHARD_FRAMES = 100, 5000
 """Episodes, or frames where those are reached first, written at a time: what a kill can cost, some two minutes."""
@@ -49,6 +49,12 @@ class CollectConfig:
     """Standard deviation of the noise on each move, as a fraction of the move."""
     bump_rate: float = _BUMP_RATE
     """Chance a step that the arm is thrown off course for 1 to 3 steps."""
+
+    def __post_init__(self) -> None:
+        if self.episodes < 1 or self.seed < 0:
+            raise BadConfig(f"episodes must be at least 1 and seed not negative, got {self.episodes} and {self.seed}")
+        if not (0 <= self.noise <= 1 and 0 <= self.bump_rate <= 1):
+            raise BadConfig(f"noise and bump_rate must be within 0 and 1, got {self.noise} and {self.bump_rate}")
 
 
 @dataclass(frozen=True)
@@ -115,11 +121,23 @@ def collect(
         report: told about worker processes that crash, and tasks that are left out.
 
     Raises:
-        BadConfig: the folder was collected with another config; names the fields.
+        BadConfig: the folder was collected with another config; names the fields. Or another process is at it.
         Missing: the disk is full; what was saved is intact.
     """
+    check_workers(workers)
     suite = registry.suite(config.suite)()
-    writer = LeRobotWriter(out, suite.spec)
+    with alone(out / "meta"):  # not `out` itself: who builds the training cache holds that
+        return _fill(config, LeRobotWriter(out, suite.spec), out, workers, progress, report)
+
+
+def _fill(
+    config: CollectConfig,
+    writer: LeRobotWriter,
+    out: Path,
+    workers: int,
+    progress: Callable[[int, int], None] | None,
+    report: Callable[[str], None],
+) -> Collected:
     _require_same_config(config, out)
     next_seed = writer.seeds[-1] + 1 if writer.seeds else config.seed
     wanted = _Wanted(config, suite.tasks, report)

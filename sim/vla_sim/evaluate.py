@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import math
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -14,14 +15,14 @@ from vla import registry
 from vla.comparison import ALL, by_seed, compare
 from vla.errors import BadConfig
 from vla.pipeline import Pipeline, open_pipeline
-from vla.runs import Run, to_plain
+from vla.runs import Run, alone, to_plain
 from vla.spec import require_match
 from vla_sim.cluster import run_on_cluster
 from vla_sim.env import Env, Probed, Suite
 from vla_sim.gallery import Gallery
 from vla_sim.rollout import EpisodeRow, Meanwhile, run_episodes
 from vla_sim.video import Recorder, save_video
-from vla_sim.workers import run_jobs
+from vla_sim.workers import check_workers, run_jobs
 
 _AT_ONCE = 20
 """Episodes a process runs together, and then reports: enough to fill a batch, few enough to lose to a kill."""
@@ -56,6 +57,10 @@ class EvalConfig:
     alpha: float | None = None
     """Chance that a difference is claimed where there is none, with `against`; None: 0.05."""
 
+    def __post_init__(self) -> None:
+        if self.episodes < 1 or self.seed < 0:
+            raise BadConfig(f"episodes must be at least 1 and seed not negative, got {self.episodes} and {self.seed}")
+
 
 def evaluate(
     config: EvalConfig,
@@ -86,28 +91,45 @@ def evaluate(
     Raises:
         SpecMismatch: policy and suite disagree; nothing was run or written.
         UnknownName: the suite has no such probe.
-        BadConfig: there is a run already and `resume` is False, or it has another config, or `against` did not run
-            these seeds.
+        BadConfig: there is a run already and `resume` is False, or it has another config or policy, or another process
+            is at it, or `against` did not run these seeds.
+        BadDataset: rows of the run that is there cannot be read.
         Missing: the disk is full, a worker crashed twice on the same episodes, or there is no cluster; the rows so far
             are intact.
     """
+    check_workers(workers)
     pipeline, suite = _open(config)
     require_match(pipeline.spec, suite.spec, config.policy, f"suite {config.suite!r}")
     rival = _rival(config)
-    run = Run.create(out, "eval", config, resume)
-    rows = run.rows()
-    done = {row["seed"] for row in rows}
-    successes = sum(row["success"] for row in rows)
+    with alone(out):
+        run = Run.create(out, "eval", config, resume, _digest(config))
+        _run_missing(config, run, rival, workers, thumbnails, cluster, progress, report)
+    return run
+
+
+def _run_missing(
+    config: EvalConfig,
+    run: Run,
+    rival: Run | None,
+    workers: int,
+    thumbnails: int,
+    cluster: str | None,
+    progress: Callable[[int, int, int], None] | None,
+    report: Callable[[str], None],
+) -> None:
+    rows = by_seed(run)
+    done = set(rows)
+    successes = sum(row["success"] for row in rows.values())
     todo = [seed for seed in range(config.seed, config.seed + config.episodes) if seed not in done]
     batches = [tuple(todo[i : i + _AT_ONCE]) for i in range(0, len(todo), _AT_ONCE)]
     if progress is not None:
         progress(len(done), successes, config.episodes)
     if rival is not None and rows and _decided(run, rival):
-        return run
-    setup = functools.partial(_evaluator, config, out / "failures", thumbnails)
-    crashed = functools.partial(_crashed, out, report)
+        return
+    setup = functools.partial(_evaluator, config, run.path / "failures", thumbnails)
+    crashed = functools.partial(_crashed, run.path, report)
     if cluster is None:
-        running = run_jobs(setup, batches, workers, crashed)
+        running = run_jobs(setup, batches, min(workers, len(batches)), crashed)
     else:
         running = run_on_cluster(setup, batches, workers, crashed, cluster)
     with closing(running) as jobs:
@@ -120,7 +142,6 @@ def evaluate(
                 progress(len(done), successes, config.episodes)
             if rival is not None and _decided(run, rival):
                 break
-    return run
 
 
 def film(config: EvalConfig, n: int, folder: Path) -> list[EpisodeRow]:
@@ -171,7 +192,10 @@ def _run(
         n_action_steps=config.n_action_steps,
         batch=_AT_ONCE,
         swap_instruction=config.swap_instruction,
-        delay=delay_periods(config.latency_ms or 0.0, config.control_rate_hz or suite.spec.control_rate_hz),
+        delay=delay_periods(
+            config.latency_ms or 0.0,
+            suite.spec.control_rate_hz if config.control_rate_hz is None else config.control_rate_hz,
+        ),
         meanwhile=config.meanwhile or "hold",
         may_refuse=config.probe is not None,
         on_step=on_step,
@@ -184,6 +208,18 @@ def delay_periods(latency_ms: float, control_rate_hz: float) -> int:
     if not (0 <= latency_ms < math.inf and 0 < control_rate_hz < math.inf):
         raise BadConfig(f"a latency of {latency_ms} ms at {control_rate_hz} Hz cannot be: give it in ms, 0 or more")
     return math.ceil(latency_ms * control_rate_hz / 1000 - 1e-9)
+
+
+def _digest(config: EvalConfig) -> str:
+    """SHA-256 of the weights or graphs that are evaluated; "" where the policy is no folder."""
+    folder = Path(config.policy.rpartition(":")[2])
+    names = ["policy.safetensors", "model.safetensors", "encode.onnx", "propose.onnx"]
+    names += [f"verifiers/{config.verifier}.safetensors", "verify.onnx"] if config.verifier else []
+    found = [folder / name for name in names if (folder / name).is_file()]
+    hasher = hashlib.sha256()
+    for path in found:
+        hasher.update(path.read_bytes())
+    return hasher.hexdigest() if found else ""
 
 
 def _rival(config: EvalConfig) -> Run | None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
 
-from vla.errors import Missing
+from vla.errors import BadConfig, Missing
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -31,6 +31,13 @@ class _Worker:
     process: Any
     connection: Connection
     item: Any = None
+
+
+def check_workers(workers: int) -> None:
+    """Raises BadConfig for none, or more than the machine can bear: a simulator takes a gigabyte each."""
+    most = 8 * (os.cpu_count() or 1)
+    if not 1 <= workers <= most:
+        raise BadConfig(f"workers must be within 1 and {most} on this machine, got {workers}")
 
 
 def run_jobs(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -120,9 +121,51 @@ def test_a_resumed_run_must_be_the_same_run(policy: Path, tmp_path: Path) -> Non
         evaluate(replace(config, n_action_steps=4), tmp_path / "run", workers=1, resume=True)
 
 
-def test_a_policy_for_another_robot_is_refused_before_anything_is_written(policy: Path, tmp_path: Path) -> None:
-    import shutil
+def test_a_policy_that_was_trained_on_meanwhile_is_another(policy: Path, tmp_path: Path) -> None:
+    from vla import checkpoint
 
+    shutil.copytree(policy, tmp_path / "policy")
+    config = EvalConfig(str(tmp_path / "policy"), episodes=1, n_action_steps=8)
+    evaluate(config, tmp_path / "run", workers=1)
+    weights = tmp_path / "policy" / "policy.safetensors"
+    tensors = checkpoint.load_tensors(weights)
+    checkpoint.save_tensors(weights, {k: v + k.startswith("head.") for k, v in tensors.items()})
+    with pytest.raises(BadConfig, match="has changed since"):
+        evaluate(config, tmp_path / "run", workers=1, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        (["--episodes", "0"], "episodes must be at least 1"),
+        (["--episodes", "-3"], "episodes must be at least 1"),
+        (["--seed", "-1"], "seed not negative"),
+        (["--workers", "0"], "workers must be within 1 and"),
+        (["--workers", "100000"], "workers must be within 1 and"),
+        (["--candidates", "100000"], "n_candidates must be within 1 and"),
+        (["--noise-scale", "nan"], "noise_scale must be finite"),
+        (["--suite", "tabletop:blue"], "no variant 'blue'"),
+        (["--suite", "lift:blue"], "no variant 'blue'"),
+        (["--latency-ms", "10", "--control-rate-hz", "0", "--episodes", "1"], "0.0 Hz cannot be"),
+    ],
+)
+def test_settings_that_cannot_be_are_a_line_and_exit_code_2(
+    asked: list[str], says: str, policy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["eval", "--policy", str(policy), "--out", str(tmp_path / "run"), "--workers", "1", *asked]) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_an_out_that_is_a_file_is_bad_input(policy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("precious")
+    for out in (tmp_path / "file", tmp_path / "file" / "run"):
+        assert main(["eval", "--policy", str(policy), "--out", str(out), "--workers", "1", "--episodes", "1"]) == 2
+        assert main(["collect", "--out", str(out), "--workers", "1", "--episodes", "1"]) == 2
+        assert "choose another path" in capsys.readouterr().err
+    assert (tmp_path / "file").read_text() == "precious"
+
+
+def test_a_policy_for_another_robot_is_refused_before_anything_is_written(policy: Path, tmp_path: Path) -> None:
     shutil.copytree(policy, tmp_path / "other")
     spec = json.loads((policy / "spec.json").read_text())
     spec["control_rate_hz"] = 20.0

@@ -120,6 +120,7 @@ def test_a_file_too_many_is_named(bundle: Path) -> None:
         (lambda a: a["files"].update({"card.md": None}), r"card\.md was altered"),
         (lambda a: a.pop("revision"), "lacks 'revision'"),
         (lambda a: a.update(n_candidates=True), "wrong type"),
+        (lambda a: a.update(n_candidates=10**12), r"n_candidates 1000000000000 is more than"),
         (lambda a: a.update(n_action_steps=4), r"n_action_steps 4 .* chunk_size 3"),
     ],
 )
@@ -136,6 +137,23 @@ def test_a_manifest_that_is_no_object_is_refused(text: str, bundle: Path) -> Non
     (bundle / "bundle.json").write_text(text)
     with pytest.raises(BadBundle, match=r"bundle\.json"):
         bundles.read(bundle)
+
+
+def weights_elsewhere(folder: Path) -> None:
+    """A weight in a file beside the process, where no digest covers it."""
+    model = onnx.load(folder / "encode.onnx")
+    weight = max(model.graph.initializer, key=lambda w: len(w.raw_data))
+    Path("outside.bin").write_bytes(weight.raw_data)
+    weight.ClearField("raw_data")
+    weight.data_location = onnx.TensorProto.EXTERNAL
+    weight.external_data.add(key="location", value="outside.bin")
+    (folder / "encode.onnx").write_bytes(model.SerializeToString())
+
+
+def another_opset(folder: Path) -> None:
+    model = onnx.load(folder / "encode.onnx")
+    model.opset_import[0].version = 99
+    onnx.save(model, folder / "encode.onnx")
 
 
 def swap_graphs(folder: Path) -> None:
@@ -157,6 +175,9 @@ def other_camera(folder: Path) -> None:
         (lambda f: edit_weights(f / "propose.onnx"), r"propose\.onnx computes actions that differ by"),
         (lambda f: edit_weights(f / "verify.onnx"), r"verify\.onnx computes scores that differ by"),
         (lambda f: (f / "verify.onnx").write_bytes(b"no graph"), r"cannot load verify\.onnx"),
+        (weights_elsewhere, r"cannot load encode\.onnx: .*[Ee]xternal data"),
+        (another_opset, r"cannot load encode\.onnx: .*opset"),
+        (lambda f: edit_golden(f, lambda a: a.update({k: v[:0] for k, v in a.items()})), "records no outputs"),
         (swap_graphs, r"encode\.onnx takes memory_mask"),
         (other_camera, r"golden\.npz: image_agent is uint8"),
         (
@@ -170,8 +191,11 @@ def other_camera(folder: Path) -> None:
         (lambda f: (f / "golden.npz").write_bytes(b"PK\x05\x06 no archive"), "not an archive of plain arrays"),
     ],
 )
-def test_parts_that_do_not_belong_together_are_refused(change: Change, reason: str, bundle: Path) -> None:
+def test_parts_that_do_not_belong_together_are_refused(
+    change: Change, reason: str, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Every digest is right: someone sealed the folder again after changing it."""
+    monkeypatch.chdir(tmp_path)
     change(bundle)
     bundle_parts.seal(bundle)
     with pytest.raises(BadBundle, match=reason):

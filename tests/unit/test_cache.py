@@ -70,11 +70,11 @@ def test_it_is_built_once_and_again_when_the_data_changed(dataset: Path) -> None
     assert (dataset / "cache" / "cache.json").stat().st_mtime_ns == stamp
 
     def shift(table: pa.Table) -> pa.Table:
-        moved = vectors(table, "action") + np.float32(0.5)
+        moved = vectors(table, "action") * np.float32(0.5)
         return replaced(table, "action", pa.FixedSizeListArray.from_arrays(pa.array(moved.ravel()), moved.shape[1]))
 
     rewrite(dataset / TABLE, shift)
-    np.testing.assert_array_equal(open_cache(dataset).action, before.action + np.float32(0.5))
+    np.testing.assert_array_equal(open_cache(dataset).action, before.action * np.float32(0.5))
 
     def reword(table: pa.Table) -> pa.Table:
         return replaced(table, "task", pa.array([f"please {s}" for s in table["task"].to_pylist()]))
@@ -131,7 +131,12 @@ def missing_video(folder: Path) -> None:
 
 def shorter_video(folder: Path) -> None:
     """One of two shards is there: whole, and not enough."""
-    rewrite(folder / TABLE, lambda table: pa.concat_tables([table, table.slice(len(table) - 5)]))
+
+    def lengthen(table: pa.Table) -> pa.Table:
+        tail = table.slice(len(table) - 5)
+        return pa.concat_tables([table, replaced(tail, "episode_index", pa.array([6] * 5))])
+
+    rewrite(folder / TABLE, lengthen)
 
 
 def longer_video(folder: Path) -> None:
@@ -150,6 +155,60 @@ def not_a_number(folder: Path) -> None:
         return replaced(table, "observation.state", flat)
 
     rewrite(folder / TABLE, spoil)
+
+
+def millimetres(folder: Path) -> None:
+    rescale(folder, "observation.state", 1000.0)
+
+
+def absolute_actions(folder: Path) -> None:
+    rescale(folder, "action", 10.0)
+
+
+def rescale(folder: Path, name: str, factor: float) -> None:
+    def change(table: pa.Table) -> pa.Table:
+        values = vectors(table, name) * np.float32(factor)
+        return replaced(table, name, pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1]))
+
+    rewrite(folder / TABLE, change)
+
+
+def change_info(folder: Path, change: Callable[[dict], object]) -> None:  # type: ignore[type-arg]
+    info = json.loads((folder / "meta" / "info.json").read_text())
+    change(info)
+    (folder / "meta" / "info.json").write_text(json.dumps(info))
+
+
+def another_rate(folder: Path) -> None:
+    change_info(folder, lambda info: info.update(fps=30))
+
+
+def another_rate_everywhere_but_in_the_frames(folder: Path) -> None:
+    another_rate(folder)
+    change_spec(folder, lambda spec: spec.update(control_rate_hz=30.0))
+
+
+def frames_backwards(folder: Path) -> None:
+    rewrite(folder / TABLE, lambda table: replaced(table, "timestamp", table["timestamp"].take(backwards(table))))
+
+
+def other_joints(folder: Path) -> None:
+    change_info(folder, lambda info: info["features"]["action"]["names"].reverse())
+
+
+def unnamed_camera(folder: Path) -> None:
+    change_spec(folder, lambda spec: spec["cameras"].pop())
+
+
+def garbled_info(folder: Path) -> None:
+    (folder / "meta" / "info.json").write_text("{")
+
+
+def nothing_said(folder: Path) -> None:
+    def silence(table: pa.Table) -> pa.Table:
+        return replaced(table, "task", pa.array([None, " ", *table["task"].to_pylist()[2:]]))
+
+    rewrite(folder / "meta" / "tasks.parquet", silence)
 
 
 def wrong_width(folder: Path) -> None:
@@ -200,7 +259,16 @@ def change_spec(folder: Path, change: Callable[[dict], object]) -> None:  # type
         (longer_video, "camera 'agent' has more frames than the 20 of the data"),
         (resized_camera, r"camera 'wrist' frame 0 has shape \(64, 64, 3\), the spec \(32, 64, 3\)"),
         (not_a_number, r"observation.state \['tool_y'\] holds NaN"),
-        (wrong_width, "column 'action' is not 3 wide"),
+        (wrong_width, r"names of action is \['dx', 'dy', 'dz', 'width'\], spec\.json says \['dx', 'dy', 'dz'\]"),
+        (millimetres, "observation.state 'tool_x' goes from .* another unit"),
+        (absolute_actions, "action 'dx' goes from .* the spec allows -0.04 to 0.04 m .delta.*action space"),
+        (another_rate, r"info\.json: fps is 30, spec\.json says 10"),
+        (another_rate_everywhere_but_in_the_frames, "0.1 s apart, the spec's control_rate_hz is 30"),
+        (frames_backwards, "s apart, the spec's control_rate_hz is 10"),
+        (other_joints, r"names of action is \['width', 'dz', 'dy', 'dx'\]"),
+        (unnamed_camera, r"cameras is .*wrist"),
+        (garbled_info, r"info\.json is not a LeRobotDataset's"),
+        (nothing_said, r"no words for task_index 0"),
         (missing_column, "no column 'action'; it has"),
         (unordered_episodes, "episodes are not in order"),
         (unknown_task, r"task_index 0 is not in meta/tasks\.parquet"),

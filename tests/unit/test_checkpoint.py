@@ -103,6 +103,12 @@ def drop_camera(folder: Path) -> None:
     edit(folder / "spec.json", lambda spec: spec["cameras"].pop())
 
 
+def not_a_number(folder: Path) -> None:
+    tensors = checkpoint.load_tensors(folder / WEIGHTS)
+    tensors["head.field.leave.weight"][0, 0] = float("nan")
+    checkpoint.save_tensors(folder / WEIGHTS, tensors)
+
+
 def other_head(folder: Path) -> None:
     checkpoint.save_tensors(folder / WEIGHTS, bundle_parts.policy("l1").state_dict())
 
@@ -113,6 +119,9 @@ DAMAGED = {
     "no spec": (remove("spec.json"), r"cannot read spec .*spec\.json"),
     "cut weights": (truncate(WEIGHTS), r"policy\.safetensors.*is it complete"),
     "empty weights": (write(WEIGHTS, b""), r"policy\.safetensors.*is it complete"),
+    "NaN among the weights": (not_a_number, r"policy\.safetensors: head\.field\.leave\.weight holds NaN"),
+    "endless config": (write("config.json", b"[" * 100_000), r"cannot read .*config\.json"),
+    "huge config": (write("config.json", b" " * (17 << 20)), r"or more than \d+ characters"),
     "cut config": (truncate("config.json"), r"cannot read .*config\.json"),
     "cut spec": (truncate("spec.json"), r"cannot read spec"),
     "not text": (write("config.json", b"\xff\xfe\x00"), r"cannot read .*config\.json"),
@@ -125,7 +134,10 @@ DAMAGED = {
     "unknown part": (change("config.json", "nope", "policy", "head"), r"no head is called 'nope'"),
     "a part that would run a file": (change("config.json", "./evil.py", "policy", "head"), r"evil\.py.*VLA_TRUST"),
     "unknown setting": (change("config.json", 1, "policy", "backbone_config", "widht"), r"widht"),
-    "setting of a wrong type": (change("config.json", "x", "policy", "backbone_config", "width"), r"cannot be loaded"),
+    "setting of a wrong type": (
+        change("config.json", "x", "policy", "backbone_config", "width"),
+        r"must be of type int",
+    ),
     "setting that cannot work": (change("config.json", 15, "policy", "backbone_config", "text_width"), r"divisible"),
     "no name": (change("config.json", None, "policy", "backbone"), r"cannot be loaded"),
     "no tokenizer": (change("config.json", {}, "tokenizer"), r"not a word tokenizer"),

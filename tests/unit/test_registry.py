@@ -74,6 +74,12 @@ def test_a_setting_a_method_does_not_have_is_named(tmp_path: Path) -> None:
         registry.build("heads", str(mine), {"colour": "red"}, 3)
 
 
+@pytest.mark.parametrize("hidden", ["64", 64.5, True, None])
+def test_a_setting_of_another_type_is_named(hidden: object) -> None:
+    with pytest.raises(UnknownName, match=r"head 'flow': hidden is .*; it must be of type int, as 240 is"):
+        registry.resolved("heads", "flow", {"hidden": hidden})
+
+
 @pytest.mark.parametrize("name", ["runs/nothing", "nothing", "nonsense:nothing"])
 def test_a_policy_that_is_not_there_is_refused(name: str) -> None:
     with pytest.raises(UnknownName, match=r"no policy at|no policies is called"):

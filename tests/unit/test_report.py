@@ -147,11 +147,12 @@ def test_nothing_to_report_says_so(tmp_path: Path) -> None:
         ("oracle_error.json", '{"k": [1, 2], "error": [1, 2]}'),
         ("oracle_error.json", '{"k": [1, 2, 4], "error": [3, 0, 1]}'),
         ("log.jsonl", "garbage\n"),
+        ("log.jsonl", "\udcff\n"),
         ("log.jsonl", '{"step": 1}\n'),
     ],
 )
 def test_a_broken_file_is_named(tmp_path: Path, name: str, content: str) -> None:
-    (tmp_path / name).write_text(content)
+    (tmp_path / name).write_text(content, errors="surrogateescape")
     with pytest.raises(BadDataset, match=name):
         report.write(tmp_path / "report.html", [tmp_path], "t")
 
@@ -165,6 +166,26 @@ def failing(path: Path, phase: str, seeds: range, **row: Any) -> Path:
         run.append({"seed": seed, "success": False, "failure": "timeout", "phase": phase, **told, **row})
         (path / "failures" / f"{phase}_{seed}.jpg").write_bytes(f"{path.name}{seed}".encode())
     return path
+
+
+def test_a_run_that_does_not_say_where_it_comes_from_is_refused(tmp_path: Path) -> None:
+    run = evaluate(tmp_path / "a", [True])
+    meta = json.loads((run / "run.json").read_text())
+    for broken in ({k: v for k, v in meta.items() if k != "revision"}, meta | {"versions": ["numpy"]}):
+        (run / "run.json").write_text(json.dumps(broken))
+        with pytest.raises(BadDataset, match=r"run\.json does not say its (revision|versions)"):
+            report.write(tmp_path / "page.html", [run], "title")
+    assert not (tmp_path / "page.html").exists()
+
+
+@pytest.mark.parametrize("summary", ['{"success": 5}', '{"success": {"k": 1}}', '{"minutes": "long"}', "[" * 100_000])
+def test_a_summary_that_holds_something_else_is_one_line(
+    summary: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evaluate(tmp_path / "runs" / "a", [True])
+    (tmp_path / "runs" / "summary.json").write_text(summary)
+    assert cli.main(["report", str(tmp_path / "runs"), "--out", str(tmp_path / "page.html")]) == 2
+    assert "summary.json" in capsys.readouterr().err
 
 
 def test_failures_are_grouped_by_phase_with_a_few_pictures_each(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from vla.errors import BadConfig, BadDataset, Missing, UnknownName
-from vla.runs import Run, machine, revision, write_json
+from vla.runs import Run, alone, machine, revision, write_json
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,46 @@ def test_resuming_with_another_config_names_the_field(tmp_path: Path) -> None:
         Run.create(tmp_path / "a", "train", Config(), resume=True)
 
 
+def test_rows_that_no_run_json_accounts_for_are_not_adopted(tmp_path: Path) -> None:
+    Run.create(tmp_path / "a", "eval", Config()).append({"seed": 0})
+    (tmp_path / "a" / "run.json").unlink()
+    with pytest.raises(BadConfig, match=r"episodes but no run\.json"):
+        Run.create(tmp_path / "a", "eval", Config(), resume=True)
+
+
+def test_what_the_config_only_names_must_be_the_same_too(tmp_path: Path) -> None:
+    Run.create(tmp_path / "a", "eval", Config(), digest="aa")
+    Run.create(tmp_path / "a", "eval", Config(), resume=True, digest="aa")
+    with pytest.raises(BadConfig, match="has changed since"):
+        Run.create(tmp_path / "a", "eval", Config(), resume=True, digest="bb")
+
+
+def test_a_run_over_two_revisions_names_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Run.create(tmp_path / "a", "eval", Config())
+    monkeypatch.setattr("vla.runs.revision", lambda: "later")
+    for _ in range(2):
+        Run.create(tmp_path / "a", "eval", Config(), resume=True)
+    assert Run.open(tmp_path / "a").meta["revision"] == f"{revision()}+later"
+
+
+def test_two_processes_do_not_write_into_one_folder(tmp_path: Path) -> None:
+    program = f"""
+import pathlib, sys, vla.runs
+with vla.runs.alone(pathlib.Path({str(tmp_path)!r})):
+    print("in", flush=True)
+    sys.stdin.read()
+"""
+    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdin is not None
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"in\n"
+        with pytest.raises(BadConfig, match="another process is writing into"), alone(tmp_path):
+            pass
+        other.stdin.close()
+    with alone(tmp_path):  # its death set the folder free
+        pass
+
+
 @pytest.mark.parametrize("torn", [b'{"seed": 1, "succ', b"{", b"\xff\xfe"])
 def test_a_torn_last_line_is_dropped_and_does_not_spoil_the_next(tmp_path: Path, torn: bytes) -> None:
     Run.create(tmp_path / "a", "eval", {}).append({"seed": 0})
@@ -90,9 +130,10 @@ def test_a_torn_last_line_is_dropped_and_does_not_spoil_the_next(tmp_path: Path,
 
 def test_a_broken_line_in_the_middle_is_named(tmp_path: Path) -> None:
     run = Run.create(tmp_path / "a", "eval", {})
-    (tmp_path / "a" / "episodes.jsonl").write_text('{"seed": 0}\ngarbage\n{"seed": 2}\n')
-    with pytest.raises(BadDataset, match="line 2"):
-        run.rows()
+    for garbage in ("garbage", "", "[]", "[" * 100_000):
+        (tmp_path / "a" / "episodes.jsonl").write_text(f'{{"seed": 0}}\n{garbage}\n{{"seed": 2}}\n')
+        with pytest.raises(BadDataset, match="line 2"):
+            run.rows()
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"kind": "eval"}', '{"kind": 3, "config": {}}'])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 
 from vla.errors import BadConfig
 from vla.safety import SafetyConfig, SafetyFilter
-from vla.spec import Camera, Dim, Spec
+from vla.spec import Camera, Dim, Kind, Spec
 from vla.types import Command, Floats, Mode
 
 SPEC = Spec(
@@ -104,6 +105,43 @@ def test_after_hold_the_rate_counts_from_what_was_sent_last() -> None:
     assert safety.check(track(0.0, -1.0, stamp=2 * DT), 2 * DT).action[1] == pytest.approx(1.0 - STEP)
 
 
+def test_an_arm_that_was_moved_while_it_stood_still_does_not_jump_back() -> None:
+    safety = SafetyFilter(SPEC)
+    safety.check(track(0.0, 0.0), 0, np.array([0.5, 0.0], np.float32))
+    safety.stop("the button")
+    safety.check(None, DT)
+    safety.reset()
+    moved = np.array([0.5, 1.8], np.float32)  # by hand
+    assert safety.check(track(0.0, 0.0, stamp=2 * DT), 2 * DT, moved).action[1] == pytest.approx(1.8 - STEP)
+
+
+def test_a_gripper_goes_on_grasping_after_hold() -> None:
+    grip = Dim("grip", "1", "absolute", "gripper", -1.0, 1.0, max_rate=1.0)
+    spec = replace(SPEC, state=(SPEC.state[0], grip), action=(SPEC.action[0], grip))
+    safety, at_the_cube = SafetyFilter(spec), np.array([0.5, 0.3], np.float32)
+    for period in range(6):
+        sent = safety.check(track(0.0, -0.2, stamp=period * DT), period * DT, at_the_cube).action[1]
+    assert sent == pytest.approx(-0.2)
+    safety.check(None, 6 * DT, at_the_cube)
+    assert safety.check(track(0.0, -0.2, stamp=7 * DT), 7 * DT, at_the_cube).action[1] == pytest.approx(-0.2)
+
+
+@pytest.mark.parametrize("kind", ["delta", "offset"])
+def test_the_rate_of_a_delta_is_the_delta(kind: Kind) -> None:
+    slow = replace(SPEC, action=(replace(SPEC.action[0], kind=kind, max_rate=0.5), SPEC.action[1]))
+    for sign in (-1.0, 1.0):
+        assert SafetyFilter(slow).check(track(sign * 0.1, 0.0), 0).action[0] == pytest.approx(sign * 0.05)
+
+
+def test_the_rate_of_a_velocity_is_an_acceleration_and_hold_is_standstill() -> None:
+    spec = replace(SPEC, action=(Dim("v", "m/s", "velocity", "base", -1.0, 1.0, max_rate=4.0), SPEC.action[1]))
+    safety = SafetyFilter(spec)
+    sent = [safety.check(track(1.0, 0.0, stamp=i * DT), i * DT).action[0] for i in range(4)]
+    assert sent == pytest.approx([0.4, 0.8, 1.0, 1.0])
+    safety.check(None, 4 * DT)
+    assert safety.check(track(1.0, 0.0, stamp=5 * DT), 5 * DT).action[0] == pytest.approx(0.4)
+
+
 def test_deltas_cannot_leave_the_workspace_but_can_come_back() -> None:
     safety = SafetyFilter(SPEC)
     edge = np.array([0.98, 0.0], np.float32)
@@ -169,6 +207,7 @@ states = st.one_of(st.none(), hnp.arrays(np.float32, st.integers(1, 3), elements
 def test_what_goes_out_is_within_limits_and_rate_or_no_motion(arrivals: list[tuple[Command | None, Any]]) -> None:
     safety = SafetyFilter(SPEC)
     sent: Floats | None = None
+    still = True
     for period, (command, state) in enumerate(arrivals):
         now = period * DT
         out = safety.check(command, now, state)
@@ -178,9 +217,12 @@ def test_what_goes_out_is_within_limits_and_rate_or_no_motion(arrivals: list[tup
         assert (out.action <= SPEC.action_high).all()
         assert now <= out.valid_until_ns <= now + DT
         if out.mode is Mode.TRACK:
+            if still and state is not None:  # the arm may have been moved by hand: from where it is measured
+                sent = np.array([0.0, np.clip(state[1], -2.0, 2.0)], np.float32)
             assert sent is None or abs(out.action[1] - sent[1]) <= STEP + 1e-6
-            sent = out.action
+            sent, still = out.action, False
         else:
             assert out.action[0] == 0
             assert out.reason or command is None or command.mode is not Mode.TRACK
             assert sent is None or out.action[1] == sent[1]
+            still = True

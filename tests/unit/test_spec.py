@@ -115,6 +115,59 @@ def test_garbage_is_not_a_spec(data: Any) -> None:
         Spec.from_json(data, "robot.json")
 
 
+def edited(group: str, **changes: Any) -> dict[str, Any]:
+    """SPEC as JSON, its first entry of a group changed by hand."""
+    data = SPEC.to_json()
+    return {**data, group: [{**data[group][0], **changes}, *data[group][1:]]}
+
+
+POSE = {"mount": "base", "position_m": [0.0, 0.0, 1.0], "quaternion_xyzw": [0.0, 0.0, 0.0, 1.0]}
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (edited("action", low=-1e300), "dx.*limits"),  # infinite as float32: it would let everything through
+        (edited("action", high=10**400), "dx.*limits"),
+        (edited("action", high=math.nan), "dx.*limits"),
+        (edited("action", low=0.04 - 1e-12), "dx.*limits"),
+        (edited("action", max_rate=-1.0), "dx.*max_rate"),
+        (edited("action", max_rate=math.nan), "dx.*max_rate"),
+        (edited("action", max_rate=0), "dx.*max_rate"),
+        (edited("state", name=5), "must be printable text"),
+        (edited("state", name="x\u202e"), "must be printable text"),
+        (edited("state", frame=""), "must be printable text"),
+        (edited("cameras", name="../../agent"), "letters, digits and underscores"),
+        (edited("cameras", name="caméra"), "letters, digits and underscores"),
+        (edited("cameras", height=10**12), "1 and 8192 pixels"),
+        (edited("cameras", width=-6), "1 and 8192 pixels"),
+        (edited("cameras", width=6.0), "1 and 8192 pixels"),
+        (edited("cameras", crop=[0, 0, 2]), "crop"),
+        (edited("cameras", flip="sideways"), "flip"),
+        (edited("cameras", pose={**POSE, "quaternion_xyzw": [math.nan, 0, 0, 1]}), "unit quaternion"),
+        ({**SPEC.to_json(), "control_rate_hz": 1e12}, "control_rate_hz"),
+        ({**SPEC.to_json(), "control_rate_hz": -10}, "control_rate_hz"),
+        ({**SPEC.to_json(), "control_rate_hz": math.nan}, "control_rate_hz"),
+        ({**SPEC.to_json(), "chunk_size": 10**12}, "chunk_size"),
+        ({**SPEC.to_json(), "chunk_size": 8.5}, "chunk_size"),
+        ({**SPEC.to_json(), "rotation": "euler"}, "rotation"),
+        ({**SPEC.to_json(), "gripper": "upside_down"}, "gripper"),
+        ({**SPEC.to_json(), "drift": {"refuse_m": math.nan}}, "drift"),
+        ({**SPEC.to_json(), "drift": {"refuse_rad": math.inf}}, "drift"),
+    ],
+)
+def test_a_spec_edited_by_hand_into_something_unsafe_is_refused(data: dict[str, Any], says: str) -> None:
+    with pytest.raises(BadConfig, match=says):
+        Spec.from_text(json.dumps(data), "robot.json")
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, " " * (1 << 21)], ids=["deep", "long"])
+def test_a_file_that_would_exhaust_its_reader_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "spec.json").write_text(text)
+    with pytest.raises(BadConfig, match=r"spec\.json"):
+        Spec.load(tmp_path / "spec.json")
+
+
 @pytest.mark.parametrize("text", ["", "{", "[1, 2", "\x00"])
 def test_a_file_that_is_no_json_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "spec.json").write_text(text)

@@ -166,13 +166,41 @@ def test_a_loss_that_is_not_finite_stops_before_it_is_saved(cache: Cache, tmp_pa
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"steps": 0}, {"batch_size": 0}, {"minutes": 0.0}, {"minutes": -1.0}, {"minutes": float("nan")}]
+    "wrong",
+    [
+        {"steps": 0},
+        {"batch_size": 0},
+        {"minutes": 0.0},
+        {"minutes": -1.0},
+        {"minutes": float("nan")},
+        {"learning_rate": -1.0},
+        {"learning_rate": float("nan")},
+        {"seed": -1},
+    ],
 )
 def test_settings_that_cannot_work_are_refused_before_anything_is_written(
     wrong: dict[str, Any], cache: Cache, tmp_path: Path
 ) -> None:
     with pytest.raises(BadConfig, match=next(iter(wrong))):
         train(replace(CONFIG, **wrong), cache, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("part", "config", "says"),
+    [
+        ("head", {"n_steps": 0}, "n_steps"),
+        ("head", {"noise_draws": 0}, "noise_draws"),
+        ("head", {"hidden": 0}, "hidden must be at least 2"),
+        ("backbone", {"text_width": 63}, "tiny .*'text_width': 63.* cannot be built: .*divisible"),
+    ],
+)
+def test_parts_that_cannot_be_built_are_refused(
+    part: str, config: dict[str, Any], says: str, cache: Cache, tmp_path: Path
+) -> None:
+    parts = PolicyConfig(**{f"{part}_config": config})
+    with pytest.raises(BadConfig, match=says):
+        train(replace(CONFIG, policy=parts), cache, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

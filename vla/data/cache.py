@@ -23,7 +23,8 @@ import numpy.typing as npt
 
 from vla.errors import BadDataset
 from vla.runs import write_json
-from vla.spec import Spec
+from vla.safety import SafetyConfig
+from vla.spec import Dim, Spec
 from vla.types import Floats, Image
 
 _VERSION = 1
@@ -104,6 +105,7 @@ def open_cache(dataset: Path, progress: Callable[[int, int], None] | None = None
         BadDataset: no dataset, no frames, truncated files, or values that are not finite.
     """
     folder, key = dataset / "cache", _fingerprint(dataset)
+    _check_info(dataset)
     if not _is_current(folder, key):
         with _alone(dataset):
             if not _is_current(folder, key):
@@ -162,10 +164,14 @@ def _build(dataset: Path, out: Path, progress: Callable[[int, int], None] | None
         if not np.isfinite(values).all():
             bad = [d.name for d, ok in zip(dims, np.isfinite(values).all(axis=0).tolist(), strict=True) if not ok]
             raise BadDataset(f"{dataset}: {name} {bad} holds NaN or infinity; the recording is damaged")
+        _check_range(dataset, name, values, dims)
     if (np.diff(episode) < 0).any():
         raise BadDataset(f"{dataset}: episodes are not in order; was it merged by hand?")
+    _check_times(dataset, tables, episode, spec.control_rate_hz)
     tasks = pq.read_table(dataset / "meta" / "tasks.parquet").to_pandas()
-    sentences = {int(index): str(sentence) for sentence, index in tasks["task_index"].items()}
+    sentences = {int(index): sentence for sentence, index in tasks["task_index"].items()}
+    if unsaid := sorted(i for i, text in sentences.items() if not isinstance(text, str) or not text.strip()):
+        raise BadDataset(f"{dataset}: meta/tasks.parquet has no words for task_index {unsaid[0]}; say what was done")
     instructions = sorted(set(sentences.values()))
     position = {index: instructions.index(sentence) for index, sentence in sentences.items()}
     try:
@@ -203,6 +209,55 @@ def _build(dataset: Path, out: Path, progress: Callable[[int, int], None] | None
         np.save(out / f"{name}.npy", array)
     write_json(out / "instructions.json", instructions)
     spec.save(out / "spec.json")
+
+
+def _check_info(dataset: Path) -> None:
+    """What LeRobot's meta/info.json says is what our spec.json says. Raises BadDataset; names the field."""
+    path, spec = dataset / "meta" / "info.json", Spec.load(dataset / "spec.json")
+    try:
+        info = json.loads(path.read_text())
+        features = info["features"]
+        pictures = {name for name in features if name.startswith("observation.images.")}
+        pairs = [
+            ("fps", info["fps"], round(spec.control_rate_hz)),
+            ("cameras", pictures, {f"observation.images.{c.name}" for c in spec.cameras}),
+            ("names of observation.state", features["observation.state"]["names"], [d.name for d in spec.state]),
+            ("names of action", features["action"]["names"], [d.name for d in spec.action]),
+        ]
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise BadDataset(f"{path} is not a LeRobotDataset's: {error!r}; restore it or collect again") from error
+    for field, have, want in pairs:
+        if have != want:
+            raise BadDataset(f"{path}: {field} is {have}, spec.json says {want}; one of them is of another robot")
+
+
+def _check_range(dataset: Path, name: str, values: Floats, dims: tuple[Dim, ...]) -> None:
+    """Values in the spec's units and action space.
+
+    An action that safety would refuse, or a state far outside where the robot can be, is another unit (degrees,
+    millimetres), another order, or absolute where deltas were promised. Raises BadDataset; names the dimension.
+    """
+    slack = SafetyConfig.overshoot if name == "action" else 1.0
+    for dim, column in zip(dims, values.T, strict=True):
+        low, high, room = float(column.min()), float(column.max()), slack * (dim.high - dim.low)
+        if low < dim.low - room or high > dim.high + room:
+            raise BadDataset(
+                f"{dataset}: {name} {dim.name!r} goes from {low:.4g} to {high:.4g}, the spec allows {dim.low:g} to "
+                f"{dim.high:g} {dim.unit} ({dim.kind}): was it recorded in another unit, order or action space?"
+            )
+
+
+def _check_times(dataset: Path, tables: list[Any], episode: npt.NDArray[np.int64], rate_hz: float) -> None:
+    """Frames of an episode follow each other at the control rate. Raises BadDataset."""
+    times = _column(dataset, tables, "timestamp", np.float64)
+    steps = np.diff(times)[np.diff(episode) == 0]
+    # A tenth of a period: timestamps are float32, and some recorders write when a frame really came.
+    if len(steps) and not (np.abs(steps - 1 / rate_hz) < 0.1 / rate_hz).all():
+        worst = float(steps[np.abs(steps - 1 / rate_hz).argmax()])
+        raise BadDataset(
+            f"{dataset}: frames lie up to {worst:.4g} s apart, the spec's control_rate_hz is {rate_hz:g}: frames are "
+            "missing, out of order, or were recorded at another rate"
+        )
 
 
 def _column(dataset: Path, tables: list[Any], name: str, dtype: type, width: int | None = None) -> npt.NDArray[Any]:

@@ -56,6 +56,8 @@ class Head(HeadProtocol):
             raise BadConfig(
                 f"diffusion: n_steps {config.n_steps} is not between 1 and train_steps {config.train_steps}"
             )
+        if config.noise_draws < 1:
+            raise BadConfig(f"diffusion: noise_draws must be at least 1, got {config.noise_draws}")
         self.config = config
         self.field = ChunkDenoiser(width, chunk_size, action_dim, config.hidden, config.depth)
         solver = scheduler(config)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from vla.errors import BadConfig
 from vla.heads._blocks import ChunkDenoiser, masked_mean
 from vla.modules import Head as HeadProtocol
 from vla.modules import Memory
@@ -41,6 +42,8 @@ class Head(HeadProtocol):
 
     def __init__(self, config: Config, width: int, chunk_size: int, action_dim: int) -> None:
         super().__init__()
+        if config.n_steps < 1 or config.noise_draws < 1:
+            raise BadConfig(f"flow: n_steps and noise_draws must be at least 1, got {config}")
         self.config = config
         self.field = ChunkDenoiser(width, chunk_size, action_dim, config.hidden, config.depth)
 

@@ -40,7 +40,7 @@ def main(args: Args) -> int:
         if summary is None and (folder / "summary.json").exists():
             try:
                 summary = json.loads((folder / "summary.json").read_text())
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise BadDataset(f"{folder / 'summary.json'} is not JSON: {error}") from error
     report.write(args.out, runs, args.title or " · ".join(folder.name for folder in args.runs), summary)
     print(f"{args.out} ({args.out.stat().st_size / 1e6:.1f} MB)")

@@ -52,10 +52,13 @@ class Args:
 def main(args: Args) -> int:
     """Train; returns 0."""
     from vla import checkpoint
+    from vla.errors import BadConfig
     from vla.policy import PolicyConfig
     from vla.training import TrainConfig
     from vla.verbs._stages import open_demonstrations, train
 
+    if args.threads < 1:
+        raise BadConfig(f"--threads must be at least 1, got {args.threads}")
     parts = PolicyConfig(
         args.backbone,
         args.head,

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from vla.errors import Missing
+from vla.errors import Missing, UnknownName
 from vla.spec import Camera
 from vla.types import Floats
 from vla_sim.arm_env import ArmEnv, Task, View, named, panda_spec
@@ -194,6 +194,8 @@ class RobosuiteSuite:
     film_camera = "agent"
 
     def __init__(self, name: str, skill: str, *tasks: str) -> None:
+        if unknown := [task for task in tasks if task not in _SCENES]:
+            raise UnknownName(f"suite {name} has no variant {unknown[0]!r}; it has none at all")
         self.name, self.spec, self.skills, self.tasks = name, SPEC, (skill,), tasks
         self.instructions = tuple(_SCENES[task][0] for task in tasks)
         self._tasks = {task: _task(task, skill) for task in tasks}

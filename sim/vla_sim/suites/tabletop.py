@@ -268,7 +268,9 @@ class TabletopSuite:
     film_camera = "film"
 
     def __init__(self, visual: Literal["primitive", "mesh"] = "primitive") -> None:
-        """`visual="mesh"` draws the true Panda, many times slower; the physics is the same."""
+        """`visual="mesh"` draws the true Panda, many times slower; the physics is the same. Raises UnknownName."""
+        if visual not in ("primitive", "mesh"):
+            raise UnknownName(f"suite tabletop has no variant {visual!r}; there is primitive, mesh")
         self.spec = _spec()
         self.skills = SKILLS
         self.tasks = tuple(TASKS)
