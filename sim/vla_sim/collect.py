@@ -7,11 +7,12 @@ result is the same however many processes work on it and however often it was in
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import json
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,6 +54,8 @@ class CollectConfig:
     def __post_init__(self) -> None:
         if self.episodes < 1 or self.seed < 0:
             raise BadConfig(f"episodes must be at least 1 and seed not negative, got {self.episodes} and {self.seed}")
+        if self.demos is not None and self.demos < 1:
+            raise BadConfig(f"demos must be at least 1, got {self.demos}")
         if not (0 <= self.noise <= 1 and 0 <= self.bump_rate <= 1):
             raise BadConfig(f"noise and bump_rate must be within 0 and 1, got {self.noise} and {self.bump_rate}")
 
@@ -127,59 +130,58 @@ def collect(
     check_workers(workers)
     suite = registry.suite(config.suite)()
     with alone(out / "meta"):  # not `out` itself: who builds the training cache holds that
-        return _fill(config, LeRobotWriter(out, suite.spec), out, workers, progress, report)
+        writer = LeRobotWriter(out, suite.spec)
+        _require_same_config(config, out)
+        next_seed = writer.seeds[-1] + 1 if writer.seeds else config.seed
+        wanted = _Wanted(config, suite.tasks, report)
+        kept = set(writer.seeds)
+        for seed in range(config.seed, next_seed):
+            wanted.count(seed, seed in kept)
+        shard: list[Episode] = []
 
+        def save() -> None:
+            episodes = shard.copy()
+            shard.clear()  # first: if writing fails, they are not to be tried again on the way out
+            writer.add(episodes)
+            _describe(config, out, writer, next_seed - config.seed)
 
-def _fill(
-    config: CollectConfig,
-    writer: LeRobotWriter,
-    out: Path,
-    workers: int,
-    progress: Callable[[int, int], None] | None,
-    report: Callable[[str], None],
-) -> Collected:
-    _require_same_config(config, out)
-    next_seed = writer.seeds[-1] + 1 if writer.seeds else config.seed
-    wanted = _Wanted(config, suite.tasks, report)
-    kept = set(writer.seeds)
-    for seed in range(config.seed, next_seed):
-        wanted.count(seed, seed in kept)
-    order: deque[int] = deque()
-    waiting: dict[int, Episode | None] = {}
-    shard: list[Episode] = []
-
-    def seeds() -> Iterator[int]:
-        for seed in filter(wanted.wants, itertools.count(next_seed)):
-            order.append(seed)
-            yield seed
-
-    def save() -> None:
-        episodes = shard.copy()
-        shard.clear()  # first: if writing fails, they are not to be tried again on the way out
-        writer.add(episodes)
-        _describe(config, out, writer, next_seed - config.seed)
-
-    jobs = run_jobs(functools.partial(_demonstrator, config), seeds(), workers, report)
-    try:
-        while len(writer.seeds) + len(shard) < wanted.total:
-            done, result = next(jobs)
-            waiting[done] = result
-            while order and order[0] in waiting and len(writer.seeds) + len(shard) < wanted.total:
-                seed = order.popleft()
-                episode = waiting.pop(seed)
+        results = _in_order(config, filter(wanted.wants, itertools.count(next_seed)), workers, report)
+        try:
+            while len(writer.seeds) + len(shard) < wanted.total:
+                seed, episode = next(results)
                 next_seed = seed + 1
                 if episode is not None and wanted.wants(seed):
                     shard.append(episode)
                 wanted.count(seed, episode is not None)
-            if len(shard) >= _SHARD or sum(len(episode.action) for episode in shard) >= _SHARD_FRAMES:
+                if len(shard) >= _SHARD or sum(len(one.action) for one in shard) >= _SHARD_FRAMES:
+                    save()
+                if progress is not None:
+                    progress(len(writer.seeds) + len(shard), wanted.total)
+        finally:
+            results.close()
+            if shard:
                 save()
-            if progress is not None:
-                progress(len(writer.seeds) + len(shard), wanted.total)
-    finally:
-        jobs.close()
-        if shard:
-            save()
     return Collected(len(writer.seeds), writer.frames, next_seed - config.seed)
+
+
+def _in_order(
+    config: CollectConfig, seeds: Iterable[int], workers: int, report: Callable[[str], None]
+) -> Generator[tuple[int, Episode | None]]:
+    """Try seeds in several processes; yield what became of them in the order of the seeds."""
+    begun: deque[int] = deque()
+    done: dict[int, Episode | None] = {}
+
+    def noted() -> Iterator[int]:
+        for seed in seeds:
+            begun.append(seed)
+            yield seed
+
+    with contextlib.closing(run_jobs(functools.partial(_demonstrator, config), noted(), workers, report)) as jobs:
+        for seed, episode in jobs:
+            done[seed] = episode
+            while begun and begun[0] in done:
+                first = begun.popleft()
+                yield first, done.pop(first)
 
 
 def drive(
