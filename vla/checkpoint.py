@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
 from torch import nn
 
 from vla import registry
@@ -132,7 +133,8 @@ def save_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
     """
     part = path.with_name(path.name + ".part")
     try:
-        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, part)
+        # Not save_file: what that writes nobody else on the machine may read, whatever the umask says.
+        part.write_bytes(to_bytes({k: v.detach().cpu().contiguous() for k, v in tensors.items()}))
         part.replace(path)
     except (OSError, SafetensorError) as error:
         part.unlink(missing_ok=True)

@@ -209,3 +209,11 @@ def test_what_a_kill_left_half_written_is_in_nobodys_way(folder: Path) -> None:
     checkpoint.save(folder, bundle_parts.policy(), {})
     assert not (folder / f"{WEIGHTS}.part").exists()
     np.testing.assert_array_equal(actions(load_policy(str(folder))), expected)
+
+
+def test_weights_are_as_readable_as_the_rest(tmp_path: Path) -> None:
+    """A robot's own user opens what an engineer's trained."""
+    checkpoint.save_tensors(tmp_path / "weights.safetensors", {"w": torch.ones(2, 3).T})
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "weights.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
+    assert torch.equal(checkpoint.load_tensors(tmp_path / "weights.safetensors")["w"], torch.ones(3, 2))
