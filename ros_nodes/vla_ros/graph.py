@@ -82,6 +82,7 @@ def launch_description(nodes: Sequence[NodeSpec], params_file: Path, use_sim_tim
                 Node(
                     name=node.name,
                     namespace=NAMESPACE,
+                    exec_name=node.name,
                     executable=sys.executable,
                     arguments=["-m", node.module],
                     parameters=[LaunchConfiguration("params_file"), {**own[node.name], **sim_time}],

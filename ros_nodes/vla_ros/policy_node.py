@@ -112,6 +112,9 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]
         except Exception as error:  # rclpy would swallow it
             return self._refuse(f"{type(error).__name__} while checking {self._config.calibration!r}: {error}")
         self._active = True
+        config = self._config
+        chosen = f"{config.verifier} chooses among {config.candidates}" if config.verifier else "nothing verifies it"
+        self.get_logger().info(f"active: {config.policy}, {chosen}, executing {config.n_action_steps} at a time")
         return super().on_activate(state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:

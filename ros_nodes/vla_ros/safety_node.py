@@ -64,6 +64,8 @@ class SafetyNode(Node):  # type: ignore[misc]
         self._robot_known = False
         self._mismatch = ""
         """Why the robot's spec is not the policy's; no reset makes it so."""
+        self._told = ""
+        """The STOP that was logged."""
         self._instruction = ""
         self._policies = 0
         """Policies alive on the chunk topic."""
@@ -198,6 +200,7 @@ class SafetyNode(Node):  # type: ignore[misc]
         command = self._filter.check(wanted, now, self._state)
         if command.mode is Mode.TRACK:
             self._tracked_ns = now
+        self._tell_a_person()
         self._command.publish(messages.command_message(command, self._spec))
         published = time.monotonic_ns()
         level = {Mode.TRACK: messages.OK, Mode.HOLD: messages.WARN, Mode.STOP: messages.ERROR}[command.mode]
@@ -208,6 +211,12 @@ class SafetyNode(Node):  # type: ignore[misc]
             "robot_known": self._robot_known,
         }
         self._report(level, command.reason, values)
+
+    def _tell_a_person(self) -> None:
+        """Log a STOP once: it stays until somebody resets it."""
+        if self._filter.stopped and self._filter.stopped != self._told:
+            self.get_logger().error(f"STOP: {self._filter.stopped}. Call safety/reset once the cause is gone")
+        self._told = self._filter.stopped
 
     def _doubt(self) -> str:
         """Why nobody can know what is right to do now, whatever the chunk says; "" when all is clear."""
