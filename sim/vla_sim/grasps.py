@@ -13,7 +13,7 @@ from vla_sim.panda import Doubles
 
 _WIDEST_M = 0.068
 """Of what the open fingers take with some room."""
-_FINGERTIP_M = 0.011
+FINGERTIP_M = 0.011
 """From the tool point down to the fingertips."""
 EASY_REACH_M = 0.68
 """From the base in x and y; a tool that points down gets stuck at a straight elbow some 10 cm farther."""
@@ -55,7 +55,7 @@ def from_above(view: View, body: int) -> Grasp:
     cloud = view.world.shapes.cloud(view.data, body)
     low, high = cloud[:, 2].min(), cloud[:, 2].max()
     deep = min((low + high) / 2, high - 0.012) if high - low < 0.05 else high - 0.035
-    z = max(low + _FINGERTIP_M, deep)
+    z = max(low + FINGERTIP_M, deep)
     yaws = np.deg2rad(np.arange(-85, 91, 5))
     across = np.stack([-np.sin(yaws), np.cos(yaws)], 1)
     along = np.stack([np.cos(yaws), np.sin(yaws)], 1)

@@ -14,7 +14,7 @@ import numpy as np
 
 from vla.types import Floats
 from vla_sim.arm_env import View
-from vla_sim.grasps import Grasp, facing_down, yaw_of
+from vla_sim.grasps import FINGERTIP_M, Grasp, facing_down, yaw_of
 from vla_sim.osc import DOWN, MOVE_M, turn_between
 from vla_sim.panda import Doubles
 from vla_sim.wrist import turned
@@ -39,6 +39,10 @@ _SHUT = 0.9
 _RESTING_M_S = 0.05
 _EMPTY_M = 0.002
 """Closed fingers nearer than this hold nothing."""
+_PRESS_M = 0.016
+"""Below the bottom of a dish that the fingertips are sent: pressed on, it sticks to them better than to the table."""
+_BEHIND = 0.1
+"""Of a dish's radius that they press behind its middle; pressed on the rim, it would tip."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,21 @@ def pick_and_place(view: View, body: int, grasp: Callable[[], Grasp], place: Cal
     if holds(view, body):
         return _carry(view, body, place())
     return fetch(view, grasp())
+
+
+def push(view: View, body: int, to: Doubles) -> Floats:
+    """Slide a dish over the table until it is at `to` (2,): closed fingers press on its middle and take it along."""
+    cloud = view.world.shapes.cloud(view.data, body)
+    low, high = cloud.min(0), cloud.max(0)
+    radius = float((high - low)[:2].mean() / 2)
+    off = to - view.data.xpos[body][:2]
+    away = max(float(np.hypot(*off)), 1e-9)
+    spot = np.array([*((low + high)[:2] / 2 - off / away * _BEHIND * radius), low[2] + FINGERTIP_M - _PRESS_M])
+    beside, above = _offset(view, spot)
+    if beside < 0.5 * radius and above < _PRESS_M + 0.009:
+        return go(view, np.array([*(view.tool[:2] + off * min(1.0, MOVE_M / away)), spot[2]]), CLOSE)
+    height = min(_CLEAR_M, max(0.0, beside - _NEAR_M) * 5.0) if is_shut(view) else _CLEAR_M
+    return _fly(view, spot + np.array([0.0, 0.0, height]), spot[2] + _CLEAR_M, CLOSE, DOWN)
 
 
 def grasp_on(view: View, position: Doubles, orientation: Doubles) -> bool:
