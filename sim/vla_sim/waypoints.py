@@ -32,6 +32,8 @@ _UPRIGHT = 0.85
 """Cosine of the tilt up to which a tool points down."""
 _HIGHEST_M = 0.35
 """Above its goal that an object is lifted over what is near: a neighbour caught along with it never gets lower."""
+_OVERHANG_M = 0.02
+"""Beside what hangs over it that an object is lifted."""
 _RELEASE_M = 0.02
 """Close enough to let go, in x and y."""
 _SHUT = 0.9
@@ -161,7 +163,20 @@ def _carry(view: View, body: int, place: Place) -> Floats:
     over = min(_tops_near(view, body) + 0.02, place.position[2] + _HIGHEST_M) if away > 0.05 else -np.inf
     lift = max(place.carry, over) - bottom
     sideways = 1.0 if lift < 0.01 else max(0.0, 1.0 - (lift - 0.01) / 0.02)
-    return go(view, view.tool + np.array([*(off * sideways), max(lift, -0.03)]), CLOSE, orientation)
+    beside = off * sideways if sideways else _from_under(view, body, cloud)
+    return go(view, view.tool + np.array([*beside, max(lift, -0.03)]), CLOSE, orientation)
+
+
+def _from_under(view: View, body: int, cloud: Doubles) -> Doubles:
+    """(2,) the shortest move along x or y that brings a held body out from under what hangs over it [m]."""
+    low, high = cloud.min(0) - _OVERHANG_M, cloud.max(0) + _OVERHANG_M
+    points = view.world.shapes.obstacles(view.data, body)
+    over = points[(points > [*low[:2], high[2] - _OVERHANG_M]).all(1) & (points[:, :2] < high[:2]).all(1), :2]
+    if not len(over):
+        return np.zeros(2)
+    moves = np.concatenate([np.diag(over.max(0) - low[:2]), np.diag(over.min(0) - high[:2])])
+    shortest: Doubles = moves[np.abs(moves).sum(1).argmin()]
+    return shortest
 
 
 def _fly(view: View, goal: Doubles, hover: float, close: float, orientation: Doubles) -> Floats:
