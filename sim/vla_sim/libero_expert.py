@@ -19,7 +19,7 @@ from vla_sim.waypoints import OPEN, Place, holds, pick_and_place, push, stay
 _LIMIT = 6.0
 _ORDER = {"open": 0, "turnon": 1, "close": 3}
 """What is done first; putting comes third."""
-_OPENED_M, _SLACK_M = 0.12, 0.02
+_OPENED_M, _SLACK_M = 0.12, 0.03
 """A drawer this far open takes a bowl; how much of that it may lose when the hand lets go."""
 _RIMMED = ("bowl", "plate", "mug")
 

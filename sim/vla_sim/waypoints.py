@@ -33,7 +33,7 @@ _UPRIGHT = 0.85
 _HIGHEST_M = 0.35
 """Above its goal that an object is lifted over what is near: a neighbour caught along with it never gets lower."""
 _OVERHANG_M = 0.02
-"""Beside what hangs over it that an object is lifted."""
+"""Beside what hangs over it that an object is lifted; and above it from which something hangs over it."""
 _RELEASE_M = 0.02
 """Close enough to let go, in x and y."""
 _SHUT = 0.9
@@ -89,6 +89,8 @@ def pick_and_place(view: View, body: int, grasp: Callable[[], Grasp], place: Cal
     """Bring a body somewhere and let go. `grasp` and `place` are asked only when they are needed."""
     if not view.closing and view.grip > -_SHUT and view.world.shapes.fingers_on(view.data, body):
         return stay(view, OPEN)  # it was just let go
+    if view.closing and not is_shut(view):
+        return stay(view, CLOSE)  # it may move as the fingers close: where to take it is decided
     if holds(view, body):
         return _carry(view, body, place())
     return fetch(view, grasp())
@@ -141,7 +143,7 @@ def _withdraw(view: View) -> Floats:
     points = view.world.shapes.obstacles(view.data)
     if len(points) and np.linalg.norm(points - view.tool, axis=1).min() < 0.09:
         return go(view, view.tool + 0.06 * back + np.array([0.0, 0.0, 0.03]), OPEN, view.orientation)
-    return go(view, view.tool + np.array([0.0, 0.0, 0.04]), OPEN, _upright(view.orientation))
+    return go(view, view.tool + np.array([0.0, 0.0, 0.02]), OPEN, _upright(view.orientation))
 
 
 def _carry(view: View, body: int, place: Place) -> Floats:
@@ -171,7 +173,7 @@ def _from_under(view: View, body: int, cloud: Doubles) -> Doubles:
     """(2,) the shortest move along x or y that brings a held body out from under what hangs over it [m]."""
     low, high = cloud.min(0) - _OVERHANG_M, cloud.max(0) + _OVERHANG_M
     points = view.world.shapes.obstacles(view.data, body)
-    over = points[(points > [*low[:2], high[2] - _OVERHANG_M]).all(1) & (points[:, :2] < high[:2]).all(1), :2]
+    over = points[(points > [*low[:2], high[2]]).all(1) & (points[:, :2] < high[:2]).all(1), :2]
     if not len(over):
         return np.zeros(2)
     moves = np.concatenate([np.diag(over.max(0) - low[:2]), np.diag(over.min(0) - high[:2])])
