@@ -20,7 +20,7 @@ _LIMIT = 6.0
 _ORDER = {"open": 0, "turnon": 1, "close": 3}
 """What is done first; putting comes third."""
 _OPENED_M, _SLACK_M = 0.12, 0.03
-"""A drawer this far open takes a bowl; how much of that it may lose when the hand lets go."""
+"""A drawer this far open takes a bowl, and leaves room beside it; how much it may lose when the hand lets go."""
 _RIMMED = ("bowl", "plate", "mug")
 
 
