@@ -13,7 +13,7 @@ from vla_sim.panda import Doubles
 
 _WIDEST_M = 0.068
 """Of what the open fingers take with some room."""
-_FINGERTIP_M = 0.011
+FINGERTIP_M = 0.011
 """From the tool point down to the fingertips."""
 EASY_REACH_M = 0.68
 """From the base in x and y; a tool that points down gets stuck at a straight elbow some 10 cm farther."""
@@ -25,6 +25,8 @@ _INSIDE_M = (0.004, 0.014, -0.014, 0.024, -0.024)
 """Of a rim that the tool closes, the better one first: one finger then brings the object along."""
 _INSIDE_FLAT_M = (0.014, 0.024, 0.004)
 """The same for something flat, whose rim slopes: the fingers slip off its edge."""
+_SLANTS_RAD = (0.0, 0.4, -0.4)
+"""Between the closing axis and the radius to where the rim is taken, the better one first."""
 _RIM_M = 0.01
 """Of an object's top that are its rim."""
 _REACH_M = 0.2
@@ -55,7 +57,7 @@ def from_above(view: View, body: int) -> Grasp:
     cloud = view.world.shapes.cloud(view.data, body)
     low, high = cloud[:, 2].min(), cloud[:, 2].max()
     deep = min((low + high) / 2, high - 0.012) if high - low < 0.05 else high - 0.035
-    z = max(low + _FINGERTIP_M, deep)
+    z = max(low + FINGERTIP_M, deep)
     yaws = np.deg2rad(np.arange(-85, 91, 5))
     across = np.stack([-np.sin(yaws), np.cos(yaws)], 1)
     along = np.stack([np.cos(yaws), np.sin(yaws)], 1)
@@ -86,10 +88,12 @@ def by_the_rim(view: View, body: int, to: Doubles, above_bottom: float | None = 
     depths = _DEPTHS_M if above_bottom is None else (top - bottom - above_bottom,)
     yaws = np.deg2rad(np.arange(-90, 91, 10))
     across = np.stack([-np.sin(yaws), np.cos(yaws)], 1)
-    around = np.stack([across, -across], 1)
+    along = np.stack([np.cos(yaws), np.sin(yaws)], 1)
     points = _near(view, body, middle)
     best: list[tuple[float, Grasp]] = []  # in metres of stretch, about: what is in the way weighs most
-    for depth, inside in itertools.product(depths, _INSIDE_M if above_bottom is None else _INSIDE_FLAT_M):
+    insides = _INSIDE_M if above_bottom is None else _INSIDE_FLAT_M
+    for slant, depth, inside in itertools.product(_SLANTS_RAD, depths, insides):
+        around = np.cos(slant) * np.stack([across, -across], 1) + np.sin(slant) * along[:, None]
         centres = middle + (radius - inside) * around
         total = (0.02 * np.abs(yaws) + 0.02 * np.abs(yaws - yaw_of(view.orientation)))[:, None]
         total = total + 0.05 * np.linalg.norm(centres - view.tool[:2], axis=2)
@@ -97,7 +101,7 @@ def by_the_rim(view: View, body: int, to: Doubles, above_bottom: float | None = 
             reach = np.linalg.norm(centres + moved - view.world.base[:2], axis=2)
             total += 2.0 * np.maximum(0.0, np.maximum(reach - EASY_REACH_M, 3.0 * (_NEAREST_M - reach)))
         blocked = 3.0 * _blocked(points, yaws, centres, top - depth)
-        total += 3.0 * (depths[0] - depth) + 2.0 * abs(inside) + blocked
+        total += 3.0 * (depths[0] - depth) + 2.0 * abs(inside) + 0.1 * abs(slant) + blocked
         yaw, side = np.unravel_index(int(total.argmin()), total.shape)
         grasp = Grasp(np.array([*centres[yaw, side], top - depth]), facing_down(yaws[yaw]), float(top))
         best.append((float(total.min()), grasp))

@@ -14,13 +14,13 @@ from vla_sim.grasps import Grasp, by_the_rim, from_above
 from vla_sim.osc import DOWN, turn_between
 from vla_sim.panda import Doubles
 from vla_sim.rendering import mujoco
-from vla_sim.waypoints import OPEN, Place, holds, pick_and_place, stay
+from vla_sim.waypoints import OPEN, Place, holds, pick_and_place, push, stay
 
 _LIMIT = 6.0
 _ORDER = {"open": 0, "turnon": 1, "close": 3}
 """What is done first; putting comes third."""
-_OPENED_M, _SLACK_M = 0.15, 0.02
-"""A drawer this far open takes a bowl; how much of that it may lose when the hand lets go."""
+_OPENED_M, _SLACK_M = 0.12, 0.03
+"""A drawer this far open takes a bowl, and leaves room beside it; how much it may lose when the hand lets go."""
 _RIMMED = ("bowl", "plate", "mug")
 
 
@@ -89,6 +89,8 @@ def _put(view: View, thing: str, to: str) -> Floats:
         pulled = view.closing and view.world.shapes.fingers_on(view.data, drawer.body)
         if drawer.opened < _OPENED_M - (0.0 if pulled else _SLACK_M):
             return pull_open(view, drawer)
+    if "plate" in thing and "table" in to:  # its rim slopes: fingers that close on it slip off
+        return push(view, body, _at(view, to)[:2])
     return pick_and_place(view, body, lambda: grasp_of(view, thing, to), lambda: place_of(view, thing, to))
 
 

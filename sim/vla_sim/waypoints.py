@@ -14,7 +14,7 @@ import numpy as np
 
 from vla.types import Floats
 from vla_sim.arm_env import View
-from vla_sim.grasps import Grasp, facing_down, yaw_of
+from vla_sim.grasps import FINGERTIP_M, Grasp, facing_down, yaw_of
 from vla_sim.osc import DOWN, MOVE_M, turn_between
 from vla_sim.panda import Doubles
 from vla_sim.wrist import turned
@@ -32,6 +32,8 @@ _UPRIGHT = 0.85
 """Cosine of the tilt up to which a tool points down."""
 _HIGHEST_M = 0.35
 """Above its goal that an object is lifted over what is near: a neighbour caught along with it never gets lower."""
+_OVERHANG_M = 0.02
+"""Beside what hangs over it that an object is lifted; and above it from which something hangs over it."""
 _RELEASE_M = 0.02
 """Close enough to let go, in x and y."""
 _SHUT = 0.9
@@ -39,6 +41,10 @@ _SHUT = 0.9
 _RESTING_M_S = 0.05
 _EMPTY_M = 0.002
 """Closed fingers nearer than this hold nothing."""
+_PRESS_M = 0.016
+"""Below the bottom of a dish that the fingertips are sent: pressed on, it sticks to them better than to the table."""
+_BEHIND = 0.1
+"""Of a dish's radius that they press behind its middle; pressed on the rim, it would tip."""
 
 
 @dataclass(frozen=True)
@@ -83,9 +89,26 @@ def pick_and_place(view: View, body: int, grasp: Callable[[], Grasp], place: Cal
     """Bring a body somewhere and let go. `grasp` and `place` are asked only when they are needed."""
     if not view.closing and view.grip > -_SHUT and view.world.shapes.fingers_on(view.data, body):
         return stay(view, OPEN)  # it was just let go
+    if view.closing and not is_shut(view):
+        return stay(view, CLOSE)  # it may move as the fingers close: where to take it is decided
     if holds(view, body):
         return _carry(view, body, place())
     return fetch(view, grasp())
+
+
+def push(view: View, body: int, to: Doubles) -> Floats:
+    """Slide a dish over the table until it is at `to` (2,): closed fingers press on its middle and take it along."""
+    cloud = view.world.shapes.cloud(view.data, body)
+    low, high = cloud.min(0), cloud.max(0)
+    radius = float((high - low)[:2].mean() / 2)
+    off = to - view.data.xpos[body][:2]
+    away = max(float(np.hypot(*off)), 1e-9)
+    spot = np.array([*((low + high)[:2] / 2 - off / away * _BEHIND * radius), low[2] + FINGERTIP_M - _PRESS_M])
+    beside, above = _offset(view, spot)
+    if beside < 0.5 * radius and above < _PRESS_M + 0.009:
+        return go(view, np.array([*(view.tool[:2] + off * min(1.0, MOVE_M / away)), spot[2]]), CLOSE)
+    height = min(_CLEAR_M, max(0.0, beside - _NEAR_M) * 5.0) if is_shut(view) else _CLEAR_M
+    return _fly(view, spot + np.array([0.0, 0.0, height]), spot[2] + _CLEAR_M, CLOSE, DOWN)
 
 
 def grasp_on(view: View, position: Doubles, orientation: Doubles) -> bool:
@@ -120,7 +143,7 @@ def _withdraw(view: View) -> Floats:
     points = view.world.shapes.obstacles(view.data)
     if len(points) and np.linalg.norm(points - view.tool, axis=1).min() < 0.09:
         return go(view, view.tool + 0.06 * back + np.array([0.0, 0.0, 0.03]), OPEN, view.orientation)
-    return go(view, view.tool + np.array([0.0, 0.0, 0.04]), OPEN, _upright(view.orientation))
+    return go(view, view.tool + np.array([0.0, 0.0, 0.02]), OPEN, _upright(view.orientation))
 
 
 def _carry(view: View, body: int, place: Place) -> Floats:
@@ -142,7 +165,20 @@ def _carry(view: View, body: int, place: Place) -> Floats:
     over = min(_tops_near(view, body) + 0.02, place.position[2] + _HIGHEST_M) if away > 0.05 else -np.inf
     lift = max(place.carry, over) - bottom
     sideways = 1.0 if lift < 0.01 else max(0.0, 1.0 - (lift - 0.01) / 0.02)
-    return go(view, view.tool + np.array([*(off * sideways), max(lift, -0.03)]), CLOSE, orientation)
+    beside = off * sideways if sideways else _from_under(view, body, cloud)
+    return go(view, view.tool + np.array([*beside, max(lift, -0.03)]), CLOSE, orientation)
+
+
+def _from_under(view: View, body: int, cloud: Doubles) -> Doubles:
+    """(2,) the shortest move along x or y that brings a held body out from under what hangs over it [m]."""
+    low, high = cloud.min(0) - _OVERHANG_M, cloud.max(0) + _OVERHANG_M
+    points = view.world.shapes.obstacles(view.data, body)
+    over = points[(points > [*low[:2], high[2]]).all(1) & (points[:, :2] < high[:2]).all(1), :2]
+    if not len(over):
+        return np.zeros(2)
+    moves = np.concatenate([np.diag(over.max(0) - low[:2]), np.diag(over.min(0) - high[:2])])
+    shortest: Doubles = moves[np.abs(moves).sum(1).argmin()]
+    return shortest
 
 
 def _fly(view: View, goal: Doubles, hover: float, close: float, orientation: Doubles) -> Floats:

@@ -56,6 +56,15 @@ def test_where_a_wall_stands_close_the_fingers_come_down_farther_inside() -> Non
     assert inside[1] == pytest.approx(0.024, abs=1e-3)
 
 
+def test_a_rim_is_taken_aslant_where_the_hand_has_no_way_to_it_straight() -> None:
+    """As beside an open drawer: a wall above the table that the hand passes only if it keeps away from the middle."""
+    wall = np.stack(np.meshgrid(np.linspace(-0.2, 0.2, 27), [-0.025], np.linspace(0.12, 0.2, 6)), -1).reshape(-1, 3)
+    grasp = by_the_rim(view(cup(), wall), 1, np.array([0.0, 0.0]))
+    assert abs(np.cos(yaw_of(grasp.orientation))) < 0.2
+    assert 0.01 < grasp.position[1] < 0.03
+    assert np.hypot(*grasp.position[:2]) < RADIUS
+
+
 def test_the_handle_of_a_mug_moves_neither_middle_nor_radius() -> None:
     handle = np.array([[0.0, 0.09, 0.02], [0.0, 0.09, 0.04]])
     plain, mug = by_the_rim(view(cup()), 1, FAR), by_the_rim(view(np.r_[cup(), handle]), 1, FAR)

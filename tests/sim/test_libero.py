@@ -205,7 +205,10 @@ def test_every_environment_of_a_batch_gets_its_own_instruction(monkeypatch: pyte
     assert "milk" in words[1]
 
 
-@pytest.mark.parametrize(("suite", "index"), [("libero_object", 0), ("libero_object", 7), ("libero_spatial", 7)])
+@pytest.mark.parametrize(
+    ("suite", "index"),
+    [("libero_object", 0), ("libero_object", 7), ("libero_spatial", 7), ("libero_goal", 3), ("libero_goal", 5)],
+)
 def test_the_expert_solves_a_layout_nobody_tuned_it_on(suite: str, index: int) -> None:
     found = LiberoSuite(suite, "decimated")
     env = found.make()
