@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -66,8 +67,10 @@ class Pipeline:
     """Standard deviation of the sampling noise; 0 makes the policy deterministic."""
 
     def __post_init__(self) -> None:
-        if not 1 <= self.n_candidates <= MAX_CANDIDATES:
-            raise BadConfig(f"n_candidates must be within 1 and {MAX_CANDIDATES}, got {self.n_candidates}")
+        if not isinstance(self.n_candidates, int) or not 1 <= self.n_candidates <= MAX_CANDIDATES:
+            raise BadConfig(
+                f"n_candidates must be a whole number from 1 to {MAX_CANDIDATES}, got {self.n_candidates!r}"
+            )
         if not 0 <= self.noise_scale < math.inf:
             raise BadConfig(f"noise_scale must be finite and not negative, got {self.noise_scale}")
         if self.policy.spec.chunk_size is None:
@@ -95,7 +98,15 @@ class Pipeline:
         """`decide` for B independent observations in one pass each through encode, propose and verify.
 
         Each draws its noise from its own generator, so a decision does not depend on its neighbours.
+
+        Raises:
+            BadObservation: as `decide`.
+            BadConfig: there is not one generator for each.
         """
+        if len(rngs) != len(observations):
+            raise BadConfig(f"{len(observations)} observations and {len(rngs)} random generators; give one to each")
+        if not observations:
+            return []
         for observation in observations:
             check_observation(self.spec, observation)
         noise = np.stack([self.noise(rng) for rng in rngs])
@@ -119,7 +130,7 @@ class Pipeline:
 
 
 def open_pipeline(
-    policy: str, verifier: str | None = None, n_candidates: int = 1, noise_scale: float = 1.0
+    policy: str | os.PathLike[str], verifier: str | None = None, n_candidates: int = 1, noise_scale: float = 1.0
 ) -> Pipeline:
     """Open a policy by name and put a verifier behind it.
 

@@ -89,12 +89,13 @@ def resolved(kind: str, name: str, config: dict[str, Any]) -> dict[str, Any]:
     return dataclasses.asdict(_config(kind, name, config))
 
 
-def open_policy(name: str) -> OpenedPolicy:
+def open_policy(name: str | os.PathLike[str]) -> OpenedPolicy:
     """Open a policy: `scheme:rest` by its entry point, else a folder by what it holds.
 
     Raises:
         UnknownName: no such folder or scheme.
     """
+    name = os.fspath(name)
     scheme, _, rest = name.partition(":")
     if not rest:
         folder = Path(name)

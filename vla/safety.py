@@ -130,6 +130,9 @@ class SafetyFilter:
         if state is not None:
             if state.shape != (len(self._spec.state),) or not np.isfinite(state).all():
                 return "the measured state has the wrong shape, or NaN"
+            for dim, value in zip(self._spec.state, state, strict=True):
+                if not -(dim.high - dim.low) <= value - dim.low <= 2 * (dim.high - dim.low):
+                    return f"{dim.name} is measured as {value:.4g} {dim.unit}, far from [{dim.low:.4g}, {dim.high:.4g}]"
             for i, j in self._moves:
                 dim, reached = self._spec.state[j], float(state[j] + action[i])
                 outward = (reached > dim.high and action[i] > 0) or (reached < dim.low and action[i] < 0)

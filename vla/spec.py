@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
@@ -273,8 +274,13 @@ def check_observation(spec: Spec, observation: Observation) -> None:
     """Refuse an observation the policy must not act on.
 
     Raises:
-        BadObservation: a camera is missing or unknown, a shape or dtype is off, or a state is NaN or infinite.
+        BadObservation: a camera is missing or unknown, a type, shape or dtype is off, or a state is NaN or infinite.
     """
+    if not isinstance(observation.images, Mapping) or not isinstance(observation.instruction, str):
+        raise BadObservation(
+            "observation: want images by camera name and the instruction as text, got "
+            f"{type(observation.images).__name__} and {type(observation.instruction).__name__}"
+        )
     want = {c.name for c in spec.cameras}
     have = set(observation.images)
     if want != have:
@@ -286,8 +292,9 @@ def check_observation(spec: Spec, observation: Observation) -> None:
         shape = (camera.height, camera.width, 3)
         if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.shape != shape:
             raise BadObservation(
-                f"camera {camera.name!r}: want uint8 {shape} RGB, got "
-                f"{getattr(image, 'dtype', type(image).__name__)} {getattr(image, 'shape', '')}; resize it first"
+                f"camera {camera.name!r}: want uint8 {shape}, RGB last, got "
+                f"{getattr(image, 'dtype', type(image).__name__)} {getattr(image, 'shape', '')}; "
+                "convert or resize it first"
             )
     state = observation.state
     if not isinstance(state, np.ndarray) or state.dtype != np.float32 or state.shape != (len(spec.state),):

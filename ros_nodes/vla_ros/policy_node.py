@@ -138,6 +138,13 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]
         """After an exception in a transition: back to unconfigured, so that it can be tried again."""
         return self.on_cleanup(state)
 
+    def _LifecycleNodeMixin__change_state(self, transition_id: int) -> TransitionCallbackReturn:  # noqa: N802
+        """rclpy's own, through which every transition goes: for one not possible now it raises, and the node ends."""
+        try:
+            return super()._LifecycleNodeMixin__change_state(transition_id)
+        except RuntimeError as error:  # RCLError
+            return self._refuse(f"no such transition now: {error}; `ros2 lifecycle list` shows those there are")
+
     def _check_calibration(self) -> None:
         """Hold the robot's newest calibration to the spec. Raises BadCalibration, Missing."""
         if not self._config.calibration:

@@ -170,6 +170,21 @@ def test_a_policy_that_is_not_there_can_be_configured_later(session: Session, po
         session.call(f"policy/{step}")
 
 
+def test_a_transition_in_the_wrong_order_is_refused_and_survived(session: Session, policy: Path) -> None:
+    node = session.start(POLICY, {"policy": f"fake:{policy}"})
+    for done, wrong in (
+        ("", "activate"),
+        ("configure", "configure"),
+        ("activate", "cleanup"),
+        ("deactivate", "deactivate"),
+    ):
+        if done:
+            session.call(f"policy/{done}")
+        with pytest.raises(CallFailed, match="no such transition now"):
+            session.call(f"policy/{wrong}")
+    assert node.process.poll() is None
+
+
 def test_a_broken_sensor_holds_says_so_and_is_survived(session: Session, policy: Path) -> None:
     expected = {
         "nan_state": "['tool_x'] is NaN",

@@ -20,6 +20,7 @@ import pytest
 from vla import registry
 from vla.data.cache import open_cache
 from vla.errors import BadConfig, SpecMismatch
+from vla.runs import alone
 from vla.spec import Spec
 from vla_sim import collect as collecting
 from vla_sim.collect import CollectConfig, collect, demonstrate
@@ -219,6 +220,13 @@ except Missing as error:
     assert "6 episodes saved before are intact" in run.stderr
     assert_same_data(dataset, tmp_path / "full")
     assert not (tmp_path / "full" / ".part").exists()
+
+
+def test_two_collections_into_one_folder_keep_apart(dataset: Path) -> None:
+    before = sorted(path for path in dataset.rglob("*") if path.is_file())
+    with alone(dataset / "meta"), pytest.raises(BadConfig, match="another process is writing into"):
+        collect(replace(CONFIG, episodes=7), dataset)
+    assert sorted(path for path in dataset.rglob("*") if path.is_file()) == before
 
 
 def test_a_foreign_folder_and_a_foreign_robot_are_refused(dataset: Path, tmp_path: Path) -> None:

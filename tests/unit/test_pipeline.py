@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -151,3 +152,36 @@ def test_settings_that_cannot_work_are_refused() -> None:
         Pipeline(Toy(), FirstCandidate(), 0)
     with pytest.raises(BadConfig, match="chunk_size"):
         Pipeline(Toy(spec=dataclasses.replace(SPEC, chunk_size=None)), FirstCandidate())
+
+
+def test_one_generator_for_each_observation() -> None:
+    pipeline = Pipeline(Toy(), FirstCandidate())
+    observations = [SPEC.fake_observation("go"), SPEC.fake_observation("go", seed=1)]
+    with pytest.raises(BadConfig, match="2 observations and 1 random generators"):
+        pipeline.decide_batch(observations, [np.random.default_rng(0)])
+    assert pipeline.decide_batch([], []) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("images", None),
+        ("images", []),
+        ("instruction", None),
+        ("instruction", b"go"),
+        ("state", [0.0]),
+        ("state", None),
+    ],
+)
+def test_an_observation_of_other_types_is_refused(name: str, value: Any) -> None:
+    observation = dataclasses.replace(SPEC.fake_observation("go"), **{name: value})
+    with pytest.raises(BadObservation, match="want"):
+        Pipeline(Toy(), FirstCandidate()).decide(observation, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize(
+    ("n_candidates", "noise_scale"), [(0, 1.0), (2.5, 1.0), (10**9, 1.0), (1, -1.0), (1, math.nan), (1, math.inf)]
+)
+def test_settings_that_cannot_be_are_refused(n_candidates: Any, noise_scale: float) -> None:
+    with pytest.raises(BadConfig, match=r"n_candidates|noise_scale"):
+        Pipeline(Toy(), FirstCandidate(), n_candidates, noise_scale)

@@ -153,7 +153,15 @@ def test_deltas_cannot_leave_the_workspace_but_can_come_back() -> None:
     assert safety.check(track(-0.05, 0.0), 0, outside).mode is Mode.TRACK
 
 
-@pytest.mark.parametrize("state", [np.zeros(3, np.float32), np.full(2, np.nan, np.float32)])
+@pytest.mark.parametrize(
+    "state",
+    [
+        np.zeros(3, np.float32),
+        np.full(2, np.nan, np.float32),
+        np.array([1e30, 0.0], np.float32),
+        np.array([0.5, 57.3], np.float32),  # degrees
+    ],
+)
 def test_a_broken_state_holds(state: Floats) -> None:
     assert SafetyFilter(SPEC).check(track(0.0, 0.0), 0, state).mode is Mode.HOLD
 

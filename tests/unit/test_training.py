@@ -22,6 +22,7 @@ from vla.cli import main
 from vla.data.cache import Cache, open_cache
 from vla.errors import BadCheckpoint, BadConfig, BadDataset, SpecMismatch
 from vla.policy import PolicyConfig, PolicyNet
+from vla.runs import alone
 from vla.training import Step, TrainConfig, train
 
 BACKBONE = {"width": 32, "channels": 8, "keypoints": 4, "text_width": 16}
@@ -184,6 +185,12 @@ def test_settings_that_cannot_work_are_refused_before_anything_is_written(
     with pytest.raises(BadConfig, match=next(iter(wrong))):
         train(replace(CONFIG, **wrong), cache, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_two_trainings_into_one_folder_keep_apart(cache: Cache, tmp_path: Path) -> None:
+    with alone(tmp_path / "run"), pytest.raises(BadConfig, match="another process is writing into"):
+        train(CONFIG, cache, tmp_path / "run")
+    assert not list((tmp_path / "run").iterdir())
 
 
 @pytest.mark.parametrize(
