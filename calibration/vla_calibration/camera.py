@@ -21,7 +21,8 @@ Model = Literal["radtan", "fisheye"]
 N_DISTORTION: dict[Model, int] = {"radtan": 5, "fisheye": 4}
 Mask = npt.NDArray[np.bool_]
 _ZERO = np.zeros(3)
-_MAX_PIXELS = 16384
+MAX_PIXELS = 16384
+"""Of an image, each side."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,8 @@ class CameraModel:
                 f"camera model {self.model!r} with {len(self.distortion)} distortion coefficients: want "
                 + " or ".join(f"{name} with {n}" for name, n in N_DISTORTION.items())
             )
-        if not all(0 < size <= _MAX_PIXELS for size in (self.width, self.height)):
-            raise BadCalibration(f"camera of {self.width} x {self.height} pixels: want 1 to {_MAX_PIXELS} each")
+        if not all(0 < size <= MAX_PIXELS for size in (self.width, self.height)):
+            raise BadCalibration(f"camera of {self.width} x {self.height} pixels: want 1 to {MAX_PIXELS} each")
         if not all(map(math.isfinite, self.parameters)) or min(self.fx, self.fy) <= 0:
             raise BadCalibration(f"camera parameters must be finite and focal lengths positive: {self.parameters}")
 

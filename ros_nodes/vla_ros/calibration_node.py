@@ -23,10 +23,11 @@ from std_srvs.srv import Trigger
 from vla.errors import BadConfig, VlaError
 from vla_calibration.board import Board
 from vla_calibration.camera import CameraModel
-from vla_calibration.capture import Session, SessionConfig, advice
+from vla_calibration.capture import advice
 from vla_calibration.export import ROS_MODELS
 from vla_calibration.geometry import transform
 from vla_calibration.rig import View
+from vla_calibration.session import Session, SessionConfig
 from vla_calibration.store import CameraEntry, load
 from vla_ros import interface, messages
 from vla_ros.node import declared, spin

@@ -12,9 +12,9 @@ import pytest
 from vla_calibration import store
 from vla_calibration.board import Board
 from vla_calibration.camera import CameraModel
-from vla_calibration.capture import Session as Views
 from vla_calibration.geometry import looking_at, transform
 from vla_calibration.kinematics import load_chain
+from vla_calibration.session import Session as Views
 from vla_calibration.store import Calibration, CameraEntry
 from vla_ros.graph import CALIBRATION, NodeSpec
 from vla_ros.session import CallFailed, Session

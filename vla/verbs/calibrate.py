@@ -99,10 +99,12 @@ def _capture(args: Args) -> int:
     from vla.progress import bar
     from vla.verbs._calibration_robot import drive, simulated
     from vla_calibration.board import Board
-    from vla_calibration.capture import Session, SessionConfig
+    from vla_calibration.session import Session, SessionConfig
 
-    if args.offsets_deg and len(args.offsets_deg) != 7:
-        raise BadConfig(f"--offsets-deg wants 7 numbers, one a joint, got {len(args.offsets_deg)}")
+    if args.offsets_deg and (len(args.offsets_deg) != 7 or not all(abs(o) <= 10 for o in args.offsets_deg)):
+        raise BadConfig(f"--offsets-deg wants 7 numbers, one a joint, of 10 at most, got {args.offsets_deg}")
+    if args.views < 1 or args.seed < 0:
+        raise BadConfig(f"--views {args.views} --seed {args.seed}: want at least one view, and no negative seed")
     board = Board()
     offsets = np.deg2rad(args.offsets_deg or (0.0,) * 7)
     robot = simulated(args.setup, board, offsets, args.seed)
@@ -117,8 +119,8 @@ def _solve(args: Args) -> int:
     from vla.errors import BadConfig
     from vla.spec import Spec
     from vla_calibration import store
-    from vla_calibration.capture import Session
     from vla_calibration.kinematics import load_chain
+    from vla_calibration.session import Session
     from vla_calibration.solve import solve_session
 
     session = Session.open(args.session)
@@ -149,7 +151,7 @@ def _diff(args: Args) -> int:
     from vla_calibration import store
 
     versions = store.history(args.store)
-    old = store.load(args.store, None, args.version or max(1, len(versions) - 1))
+    old = store.load(args.store, None, max(1, len(versions) - 1) if args.version is None else args.version)
     lines = store.differences(old, versions[-1])
     print(f"version {old.version} of {old.date} against {versions[-1].version} of {versions[-1].date}")
     print("\n".join(lines) or "nothing changed")
@@ -168,7 +170,7 @@ def _check(args: Args) -> int:
     calibration = store.load(args.store, spec.robot)
     results = check_spec(calibration, spec)
     if args.live is not None:
-        results["live scene"] = _live(args, calibration, spec.drift or Drift())
+        results["live scene"] = _live(args, calibration, spec.drift or Drift(), spec.robot)
     if args.stills is not None:
         results["gripper"] = _gripper(args, calibration, spec.drift or Drift())
     for name, result in results.items():
@@ -176,15 +178,17 @@ def _check(args: Args) -> int:
     return 1 if any(r.level == "refuse" for r in results.values()) else 0
 
 
-def _live(args: Args, calibration: Calibration, limits: Drift) -> DriftResult:
+def _live(args: Args, calibration: Calibration, limits: Drift, robot: str) -> DriftResult:
     from vla.errors import BadCalibration
-    from vla_calibration.capture import Session
     from vla_calibration.drift import check_scene
     from vla_calibration.kinematics import load_chain
+    from vla_calibration.session import Session
     from vla_calibration.solve import corrected
 
     session = Session.open(args.live or args.session)
     name = session.config.camera
+    if session.config.robot != robot:
+        raise BadCalibration(f"{session.run.path} is of robot {session.config.robot!r}, the policy for {robot!r}")
     entry = calibration.cameras.get(name)
     if entry is None or entry.far_from_board is None:
         raise BadCalibration(
@@ -213,9 +217,12 @@ def _gripper(args: Args, calibration: Calibration, limits: Drift) -> DriftResult
 
 
 def _export(args: Args) -> int:
+    from vla.errors import BadConfig
     from vla_calibration import store
     from vla_calibration.export import export
 
+    if args.out.exists() and not args.out.is_dir():
+        raise BadConfig(f"--out {args.out} is a file: choose a folder")
     for path in export(store.load(args.store), args.out, args.model):
         print(path)
     return 0

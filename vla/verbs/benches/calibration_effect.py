@@ -80,8 +80,8 @@ def _calibrate(folder: Path, fault: str) -> None:
     from vla.verbs._calibration_robot import drive as drive_arm
     from vla_calibration import store
     from vla_calibration.board import Board
-    from vla_calibration.capture import Session, SessionConfig
     from vla_calibration.kinematics import load_chain
+    from vla_calibration.session import Session, SessionConfig
     from vla_calibration.solve import solve_session
 
     file = _store(folder, fault)
