@@ -64,6 +64,20 @@ class CameraModel:
         fx, fy, cx, cy, *distortion = map(float, values)
         return replace(self, fx=fx, fy=fy, cx=cx, cy=cy, distortion=tuple(distortion))
 
+    def cut(self, crop: tuple[int, int, int, int] | None, width: int, height: int) -> Self:
+        """The camera of its images cropped to (top, left, height, width) and then resized.
+
+        Raises:
+            BadCalibration: the crop is not inside the image.
+        """
+        top, left, h, w = crop or (0, 0, self.height, self.width)
+        if min(top, left) < 0 or min(h, w) < 1 or top + h > self.height or left + w > self.width:
+            raise BadCalibration(f"crop {crop} is not inside an image of {self.width} x {self.height}")
+        sx, sy = width / w, height / h
+        # Pixel centres are whole numbers: the image begins half a pixel before the first.
+        cx, cy = (self.cx - left + 0.5) * sx - 0.5, (self.cy - top + 0.5) * sy - 0.5
+        return replace(self, width=width, height=height, fx=self.fx * sx, fy=self.fy * sy, cx=cx, cy=cy)
+
     def project(self, points: Doubles) -> Doubles:
         """Pixels (N, 2) of points (N, 3) [m] in the camera's frame."""
         return self.linearise(points)[0]

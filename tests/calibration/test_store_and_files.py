@@ -25,7 +25,7 @@ from vla_calibration.export import (
 )
 from vla_calibration.geometry import distance, looking_at, moved, transform
 from vla_calibration.kinematics import load_chain
-from vla_calibration.reexpress import as_seen_from, reexpress
+from vla_calibration.reexpress import redrawing, reexpress
 from vla_calibration.store import Calibration, CameraEntry, Offset
 from vla_calibration.verifier import fit_scale, plot, reliability
 
@@ -223,10 +223,10 @@ def test_an_image_from_another_place_shows_the_table_where_the_policy_knows_it()
     for env in (true, shifted):
         env.reset(3)
         images.append(env.observe().images["agent"])
-    redrawn = as_seen_from(images[1], (lens, now), (lens, place), 0.02)
+    redrawn = redrawing((lens, now), (lens, place), 0.02)(images[1])
     before, after = (np.abs(image.astype(float) - images[0]).mean() for image in (images[1], redrawn))
     assert after < before / 4
-    np.testing.assert_array_equal(as_seen_from(images[0], (lens, place), (lens, place)), images[0])
+    np.testing.assert_array_equal(redrawing((lens, place), (lens, place))(images[0]), images[0])
 
 
 def test_what_a_moved_camera_does_not_see_is_no_bar_of_what_stood_at_its_border() -> None:
@@ -237,7 +237,7 @@ def test_what_a_moved_camera_does_not_see_is_no_bar_of_what_stood_at_its_border(
     raised = moved(place, np.array([0, -0.15, 0, 0, 0, 0]))
     image = np.full((64, 64, 3), 120, np.uint8)
     image[56:, 30:38] = (200, 0, 0)  # cut by the lower border
-    drawn = as_seen_from(image, (lens, raised), (lens, place))
+    drawn = redrawing((lens, raised), (lens, place))(image)
     red = (drawn[:, :, 1] < 60).nonzero()[0]
     gap = 63 - red.max()
     assert gap > 12  # the view that was lost, less what the border goes on for

@@ -7,6 +7,7 @@ check:   --store against the camera places in the spec of --policy, and what is 
          board (--live, a session of a few), or the gripper itself (--stills, with --meshes and --model); exits 1 when
          the policy must not run.
 export:  camera_info, easy_handeye2 and patched model files from --store into --out.
+reexpress: --dataset as it would be under the newest calibration, into --out: --camera was moved, or the base was.
 time, tool, gripper: the camera's clock, the tool's tip or the gripper's width from --recording, added to --store.
 verifier: the score of --verifier as a probability of success, from rollouts of --policy in simulation; saved with it.
 """
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
     from vla_calibration.store import Calibration
 
 
-Action = Literal["capture", "solve", "show", "diff", "check", "export", "time", "tool", "gripper", "verifier"]
+Action = Literal[
+    "capture", "solve", "show", "diff", "check", "export", "reexpress", "time", "tool", "gripper", "verifier"
+]
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class Args:
     seed: int = 0
     """Simulation only: of the arm that captures, or how far on the seeds of a verifier's rollouts begin."""
     version: int | None = None
-    """Version to show, or to compare the newest with."""
+    """Version to show, to compare the newest with, or that --dataset was recorded under (else its spec says)."""
     policy: Path | None = None
     """Checkpoint or bundle folder: the one to check, or the one whose spec a solved calibration is for."""
     live: Path | None = None
@@ -62,8 +65,16 @@ class Args:
     """npz of images and joint angles taken just now, to check the live scene without a board."""
     meshes: Path | None = None
     """Folder of the arm's STL files; docs/calibration.md has their names."""
-    out: Path = Path("calibration_export")
-    """Folder to export into."""
+    out: Path | None = None
+    """Folder to export into, calibration_export unless told, or of the new dataset."""
+    dataset: Path | None = None
+    """LeRobotDataset to re-express."""
+    moved: Literal["camera", "base"] = "camera"
+    """What was: the camera, and its images are redrawn; or the base, and states and actions are turned into the new."""
+    fov_deg: float | None = None
+    """Vertical field of view of the dataset's images where no calibrated lens took them, as in simulation."""
+    plane_z_m: float = 0.02
+    """Height in the base frame that images are redrawn for: the table, or half the height of what is on it."""
     recording: Path | None = None
     """JSON file of a clock's, tool's or gripper's measurements; docs/calibration.md has the formats."""
     verifier: str = "privileged_advantage"
@@ -85,6 +96,7 @@ def main(args: Args) -> int:
         "diff": _diff,
         "check": _check,
         "export": _export,
+        "reexpress": _reexpress,
         "time": _recording,
         "tool": _recording,
         "gripper": _recording,
@@ -221,10 +233,47 @@ def _export(args: Args) -> int:
     from vla_calibration import store
     from vla_calibration.export import export
 
-    if args.out.exists() and not args.out.is_dir():
-        raise BadConfig(f"--out {args.out} is a file: choose a folder")
-    for path in export(store.load(args.store), args.out, args.model):
+    out = args.out or Path("calibration_export")
+    if out.exists() and not out.is_dir():
+        raise BadConfig(f"--out {out} is a file: choose a folder")
+    for path in export(store.load(args.store), out, args.model):
         print(path)
+    return 0
+
+
+def _reexpress(args: Args) -> int:
+    from math import radians
+
+    from vla.errors import BadConfig
+    from vla.progress import bar
+    from vla.verbs import _calibration_dataset as datasets
+    from vla.verbs._stages import open_demonstrations
+    from vla_calibration import store
+
+    if args.dataset is None or args.out is None:
+        raise BadConfig("reexpress needs --dataset, the recorded one, and --out, the folder of the new one")
+    if args.fov_deg is not None and not 1 <= args.fov_deg <= 170:
+        raise BadConfig(f"--fov-deg {args.fov_deg}: want 1 to 170 degrees")
+    cache = open_demonstrations(args.dataset)
+    new = store.load(args.store, cache.spec.robot)
+    old = None if args.version is None else store.load(args.store, cache.spec.robot, args.version)
+    if args.moved == "camera":
+        fov = None if args.fov_deg is None else radians(args.fov_deg)
+        change = datasets.camera_moved(cache.spec, args.camera, old, new, fov, args.plane_z_m)
+    else:
+        change = datasets.base_moved(cache.spec, args.camera, old, new)
+    config = {
+        "dataset": args.dataset,
+        "fingerprint": datasets.fingerprint(args.dataset),
+        "old": None if old is None else old.cameras[args.camera],
+        "new": new.cameras[args.camera],
+        **{key: getattr(args, key) for key in ("store", "version", "camera", "moved", "fov_deg", "plane_z_m")},
+    }
+    with bar("reexpress") as show:
+        datasets.write(args.dataset, cache, change, args.out, config, show)
+    print(f"{args.out}: {cache.n_episodes} episodes, {len(cache)} frames under version {new.version} of {args.store}")
+    if change.new_from_old is not None:
+        print("limits of states and actions are now the boxes around the old ones, turned: look at spec.json")
     return 0
 
 

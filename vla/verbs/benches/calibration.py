@@ -18,6 +18,8 @@ from vla.verbs.bench import Args, Metric, share
 
 RENDERED = 10
 TRIALS = 100
+HAND_EYE_TRIALS = 500
+"""A hundred leave the ratio of two medians open by a tenth to each side."""
 JOINT_TRIALS = 40
 COVERAGE_TRIALS = 500
 DRIFT_TRIALS = 500
@@ -103,7 +105,7 @@ def _gripper(run: Callable[..., Rows]) -> list[Metric]:
 
 def _against_opencv(run: Callable[..., Rows], trials: Any, setup: str, turning: bool) -> list[Metric]:
     name = f"{setup.replace('_', '-')}, 0.5 px, 1 mm{', 0.1°' if turning else ''}"
-    rows = run(name, TRIALS, trials.hand_eye_projected, setup=setup, turning=turning)
+    rows = run(name, HAND_EYE_TRIALS, trials.hand_eye_projected, setup=setup, turning=turning)
     solvers = sorted({key.removesuffix("_mm") for key in rows[0] if key.endswith("_mm")})
     found = []
     for what, unit, sign, bound in (("position", "mm", "mm", 3), ("turn", "deg", "°", 0.3)):
