@@ -39,7 +39,7 @@ FORMAT = 1
 _MAX_TOOL_M = 1.0
 _MAX_MOUNT_M = 20.0
 """Farther from the base, or from the hand, no camera can see what the arm does."""
-_MAX_VARIANCE = 1.0
+_MAX_VARIANCE = 100.0
 """Of a place [m², rad²]: beyond, nothing was measured."""
 _ROUNDING = 1e-6
 """By which a covariance's smallest eigenvalue may be negative, its variances scaled to 1."""

@@ -154,7 +154,7 @@ def variances(a: float, b: float) -> list[list[float]]:
         (lambda v: v["cameras"]["agent"].update(covariance=variances(1e-6, 1e-6)), "has a negative variance"),
         (lambda v: v["cameras"]["agent"].update(covariance=variances(5e-8, 0.0)), "is not symmetric"),
         (lambda v: v["cameras"]["agent"].update(covariance=(-1e-12 * np.eye(6)).tolist()), "negative variances"),
-        (lambda v: v["cameras"]["agent"].update(covariance=(9 * np.eye(6)).tolist()), "is known to 7.3 m"),
+        (lambda v: v["cameras"]["agent"].update(covariance=(1e3 * np.eye(6)).tolist()), "is known to 77.5 m"),
         (lambda v: v["cameras"]["agent"]["mount_from_camera"][0].__setitem__(3, 1000.0), "no camera's of this arm"),
         (lambda v: v["cameras"]["agent"].update(views=-3), "views: want a whole number"),
         (lambda v: v["cameras"]["agent"]["intrinsics"].update(fx=True), "want finite numbers"),
