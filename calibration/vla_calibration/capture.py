@@ -36,10 +36,6 @@ class Progress:
     """Expected standard deviation of the camera's position, once solved."""
     std_rad: float
 
-    def enough(self, std_m: float = 5e-4, std_rad: float = float(np.deg2rad(0.1))) -> bool:
-        """Are there enough views, and different enough ones?"""
-        return self.views >= MIN_VIEWS and self.std_m <= std_m and self.std_rad <= std_rad
-
     def __str__(self) -> str:
         return f"{self.views} views, expect ±{1e3 * self.std_m:.2f} mm ±{np.rad2deg(self.std_rad):.3f} degrees"
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from vla.errors import BadCalibration
 from vla_calibration.board import Board
-from vla_calibration.camera import N_DISTORTION, CameraModel
+from vla_calibration.camera import N_DISTORTION, CameraModel, Mask
 from vla_calibration.capture import GOOD_VIEWS, Progress, predicted, progress, suggest
 from vla_calibration.geometry import Doubles, difference, inverse, moved
 from vla_calibration.hand_eye import require_motion, start_rig
@@ -79,12 +79,15 @@ def next_pose(
     """
     views, config = session.views, session.config
     rig = _rough(views, config, known)
-    if len(views) >= GOOD_VIEWS and progress(rig, views, _NOISE).enough():
+    covered = coverage([v.detection for v in views], (config.width, config.height)) > 0
+    everywhere = covered.mean() >= MIN_COVERAGE
+    if len(views) >= GOOD_VIEWS and everywhere:
         return None
     joints, hands = _candidates(views, chain, rng)
     seen = [predicted(rig, hand) for hand in hands]
-    wanted = [i for i, view in enumerate(seen) if view is not None and _shows_new(view, views, config)]
-    among = wanted or list(range(len(hands)))
+    # Until the lens has been seen all over, poses that show the board where it has not been go first.
+    new = [i for i, view in enumerate(seen) if view is not None and _cells(view, config)[~covered].any()]
+    among = list(range(len(hands))) if everywhere or not new else new
     best = among[suggest(rig, views, [hands[i] for i in among], _NOISE)]
     view = seen[best]
     assert view is not None  # suggest refuses those out of sight
@@ -133,10 +136,6 @@ def _candidates(
     return joints, [chain.forward(q)[0] for q in joints]
 
 
-def _shows_new(view: View, views: Sequence[View], config: SessionConfig) -> bool:
-    """Does it show the board where the lens still wants it? Of any pose in sight, once it has been seen all over."""
-    size = config.width, config.height
-    covered = coverage([v.detection for v in views], size)
-    if (covered > 0).mean() >= MIN_COVERAGE:
-        return True
-    return bool((coverage([view.detection], size)[covered == 0] > 0).any())
+def _cells(view: View, config: SessionConfig) -> Mask:
+    """Which cells of the image a view covers."""
+    return np.asarray(coverage([view.detection], (config.width, config.height)) > 0)
