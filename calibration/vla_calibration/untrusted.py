@@ -13,7 +13,7 @@ import yaml
 from vla.errors import BadCalibration
 from vla_calibration.geometry import Doubles
 
-CURE = "Restore the file from a copy, or calibrate again into a new one."
+CURE = "Restore the file from a copy, or make a new one."
 MAX_STAMP_NS = (1 << 63) - 1
 _LIMIT_BYTES = 4 << 20
 _MAX_DEPTH = 20

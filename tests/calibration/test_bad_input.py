@@ -224,6 +224,34 @@ def test_a_model_that_is_none(model: str, says: str, good: Path, tmp_path: Path,
 
 
 @pytest.mark.parametrize(
+    ("kind", "data", "says"),
+    [
+        ("gripper", {"reported_m": [0.03] * 3, "true_m": [0.01, 0.03, 0.05]}, "3 widths over 0 mm"),
+        ("gripper", {"reported_m": [True, 0.03, 0.05], "true_m": [0.01, 0.03, 0.05]}, "want finite numbers"),
+        ("time", {"board": [], "frames": [], "states": []}, "board: want an object"),
+        ("time", {"board": {"columns": None}, "frames": [], "states": []}, "columns: want a whole number"),
+        ("time", {"board": {}, "frames": [], "states": []}, "0 camera stamps: record 10 s"),
+        (
+            "time",
+            {"board": {}, "frames": [], "states": [{"stamp_ns": 1.5, "joints": [0] * 7}]},
+            "stamp_ns: want a whole",
+        ),
+        ("time", {"board": {}, "frames": [], "states": [{"stamp_ns": 1, "joints": [0] * 6}]}, "of shape (7,)"),
+        ("time", {"board": {}, "frames": [None], "states": []}, "is no recording of kind 'time'"),
+    ],
+)
+def test_a_recording_that_is_none(
+    kind: str, data: dict[str, Any], says: str, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    file, recording = tmp_path / "panda.yaml", tmp_path / "r.json"
+    text = yaml.safe_dump({"format": 1, "robot": "panda_tabletop", "versions": [entry()]})
+    file.write_text(text)
+    recording.write_text(json.dumps({"kind": kind, "camera": "agent", "setup": "eye_to_hand"} | data))
+    assert says in refused(kind, "--store", file, "--recording", recording, "--model", PANDA)
+    assert file.read_text() == text
+
+
+@pytest.mark.parametrize(
     ("argv", "says"),
     [
         (("capture", "--views", 0), "at least one view"),

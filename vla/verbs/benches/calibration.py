@@ -20,7 +20,7 @@ RENDERED = 10
 TRIALS = 100
 HAND_EYE_TRIALS = 500
 """A hundred leave the ratio of two medians open by a tenth to each side."""
-GUIDED_TRIALS = 40
+GUIDED_TRIALS = 20
 JOINT_TRIALS = 40
 COVERAGE_TRIALS = 500
 DRIFT_TRIALS = 500
