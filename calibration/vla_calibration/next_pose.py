@@ -23,6 +23,7 @@ from vla_calibration.intrinsics import MIN_COVERAGE, coverage
 from vla_calibration.kinematics import Chain
 from vla_calibration.rig import Noise, Rig, View
 from vla_calibration.session import Session, SessionConfig
+from vla_calibration.solve import MOUNTS
 from vla_calibration.store import CameraEntry
 
 MIN_VIEWS = 5
@@ -97,7 +98,8 @@ def next_pose(
 
 def _rough(views: Sequence[View], config: SessionConfig, known: CameraEntry | None) -> Rig:
     board, setup = config.board, config.setup
-    if known is not None and views:
+    fits = known is not None and (known.mount, known.intrinsics.width) == (MOUNTS[setup], config.width)
+    if known is not None and fits and views:
         hand, mount = views[-1].base_from_hand, known.mount_from_camera
         across = inverse(hand) if setup == "eye_in_hand" else hand
         far = inverse(across) @ mount @ board.pose(views[-1].detection, known.intrinsics)

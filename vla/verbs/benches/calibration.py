@@ -76,7 +76,7 @@ def _guided(run: Callable[..., Rows], trials: Any) -> list[Metric]:
     median = {key: float(np.median([row[key] for row in rows])) for key in ("mm", "deg", "random_mm", "random_deg")}
     in_sight = sum(row["in_sight"] for row in rows) / sum(row["named"] for row in rows)
     return [
-        Metric("14 views, 9 of them named, median position", median["mm"], "mm", len(rows)),
+        Metric("14 views, from the sixth on named, median position", median["mm"], "mm", len(rows)),
         Metric("the same, to 14 at random", median["mm"] / median["random_mm"], "times", len(rows), target="<= 1"),
         Metric("median turn", median["deg"], "°", len(rows)),
         Metric("the same, to 14 at random", median["deg"] / median["random_deg"], "times", len(rows), target="<= 1"),
