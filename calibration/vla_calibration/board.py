@@ -6,9 +6,9 @@ z away from whoever looks at it. A ChArUco board may be seen in part; a chessboa
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Self, get_args
 
 import cv2
 import numpy as np
@@ -18,11 +18,14 @@ from vla.errors import BadCalibration
 from vla.types import Image
 from vla_calibration.camera import CameraModel
 from vla_calibration.geometry import Doubles, transform
+from vla_calibration.untrusted import known, label, numbers, whole
 
 Kind = Literal["charuco", "chessboard"]
 MIN_CORNERS = 8
 """Corners that make a detection: fewer are as often false as true, and barely hold a pose."""
 _DICTIONARIES = {name: getattr(cv2.aruco, name) for name in dir(cv2.aruco) if name.startswith("DICT_")}
+_SQUARES = 3, 50
+"""Across or down."""
 _WINDOW = 4
 """Half the side of the window a corner is refined in [px]: larger ones reach the neighbouring marker."""
 _SUBPIXEL = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 50, 1e-4)
@@ -61,10 +64,23 @@ class Board:
     """Side of a marker [m]; ChArUco only."""
     dictionary: str = "DICT_5X5_100"
 
+    @classmethod
+    def from_json(cls, data: Any, where: str) -> Self:
+        """From untrusted JSON. Raises BadCalibration."""
+        about = known(data, (field.name for field in fields(cls)), where)
+        for side in {"columns", "rows"} & about.keys():
+            whole(about[side], *_SQUARES, f"{where}, {side}")
+        for side in {"square_m", "marker_m"} & about.keys():
+            numbers(about[side], (), f"{where}, {side}")
+        for word in {"kind", "dictionary"} & about.keys():
+            label(about[word], f"{where}, {word}")
+        return cls(**about)
+
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
             raise BadCalibration(f"board kind {self.kind!r} is none of {get_args(Kind)}")
-        if not (3 <= self.columns <= 50 and 3 <= self.rows <= 50 and 0.001 <= self.square_m <= 1):
+        low, high = _SQUARES
+        if not (low <= self.columns <= high and low <= self.rows <= high and 0.001 <= self.square_m <= 1):
             raise BadCalibration(f"{self}: want 3 to 50 columns and rows, and squares of 1 mm to 1 m")
         if self.kind == "charuco" and (self.dictionary not in _DICTIONARIES or not 0 < self.marker_m < self.square_m):
             raise BadCalibration(f"{self}: the dictionary must be one of OpenCV's, markers smaller than squares")

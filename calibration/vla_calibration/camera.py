@@ -21,7 +21,8 @@ Model = Literal["radtan", "fisheye"]
 N_DISTORTION: dict[Model, int] = {"radtan": 5, "fisheye": 4}
 Mask = npt.NDArray[np.bool_]
 _ZERO = np.zeros(3)
-_MAX_PIXELS = 16384
+MAX_PIXELS = 16384
+"""Of an image, each side."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,8 @@ class CameraModel:
                 f"camera model {self.model!r} with {len(self.distortion)} distortion coefficients: want "
                 + " or ".join(f"{name} with {n}" for name, n in N_DISTORTION.items())
             )
-        if not all(0 < size <= _MAX_PIXELS for size in (self.width, self.height)):
-            raise BadCalibration(f"camera of {self.width} x {self.height} pixels: want 1 to {_MAX_PIXELS} each")
+        if not all(0 < size <= MAX_PIXELS for size in (self.width, self.height)):
+            raise BadCalibration(f"camera of {self.width} x {self.height} pixels: want 1 to {MAX_PIXELS} each")
         if not all(map(math.isfinite, self.parameters)) or min(self.fx, self.fy) <= 0:
             raise BadCalibration(f"camera parameters must be finite and focal lengths positive: {self.parameters}")
 
@@ -62,6 +63,20 @@ class CameraModel:
         """The same camera with other parameters (P,)."""
         fx, fy, cx, cy, *distortion = map(float, values)
         return replace(self, fx=fx, fy=fy, cx=cx, cy=cy, distortion=tuple(distortion))
+
+    def cut(self, crop: tuple[int, int, int, int] | None, width: int, height: int) -> Self:
+        """The camera of its images cropped to (top, left, height, width) and then resized.
+
+        Raises:
+            BadCalibration: the crop is not inside the image.
+        """
+        top, left, h, w = crop or (0, 0, self.height, self.width)
+        if min(top, left) < 0 or min(h, w) < 1 or top + h > self.height or left + w > self.width:
+            raise BadCalibration(f"crop {crop} is not inside an image of {self.width} x {self.height}")
+        sx, sy = width / w, height / h
+        # Pixel centres are whole numbers: the image begins half a pixel before the first.
+        cx, cy = (self.cx - left + 0.5) * sx - 0.5, (self.cy - top + 0.5) * sy - 0.5
+        return replace(self, width=width, height=height, fx=self.fx * sx, fy=self.fy * sy, cx=cx, cy=cy)
 
     def project(self, points: Doubles) -> Doubles:
         """Pixels (N, 2) of points (N, 3) [m] in the camera's frame."""

@@ -1,4 +1,4 @@
-"""Guided capture: which pose to take next, when it is enough, and a session on disk that survives an interruption.
+"""Guided capture: which pose to take next, and when it is enough.
 
 The next pose is the one that tells most about the camera's place: of the candidates in sight, that with the largest
 gain in log-determinant of the information (D-optimal design), arm noise included.
@@ -8,42 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Self
 
 import numpy as np
 
 from vla.errors import BadCalibration
-from vla.runs import Run, to_plain
-from vla_calibration.board import MIN_CORNERS, Board, Detection
-from vla_calibration.camera import Model
-from vla_calibration.geometry import Doubles, distance
+from vla_calibration.geometry import Doubles
 from vla_calibration.hand_eye import require_motion
 from vla_calibration.intrinsics import MIN_COVERAGE, MIN_VIEWS, coverage, where_unseen
-from vla_calibration.rig import Noise, Rig, Setup, View, information
+from vla_calibration.rig import Noise, Rig, View, information
+from vla_calibration.session import Session
 from vla_calibration.synthetic import detect
 
 GOOD_VIEWS = 20
-_NEW_M, _NEW_RAD = 0.01, np.deg2rad(3.0)
-"""A view nearer to an earlier one than both shows nothing new."""
 _MIN_SLANT = 0.6
 """Cosine of the angle between the board's normal and the line of sight."""
 _MIN_SQUARE_PX = 14.0
 _ROUGH = 1e-3
 """Variance of a place before any view, [m²] and [rad²]: 3 cm and 2 degrees, as a ruler gives."""
-
-
-@dataclass(frozen=True)
-class SessionConfig:
-    """What is calibrated, with which board."""
-
-    robot: str
-    camera: str
-    setup: Setup
-    board: Board
-    width: int
-    height: int
-    lens: Model = "radtan"
 
 
 @dataclass(frozen=True)
@@ -55,66 +36,8 @@ class Progress:
     """Expected standard deviation of the camera's position, once solved."""
     std_rad: float
 
-    def enough(self, std_m: float = 5e-4, std_rad: float = float(np.deg2rad(0.1))) -> bool:
-        """Are there enough views, and different enough ones?"""
-        return self.views >= MIN_VIEWS and self.std_m <= std_m and self.std_rad <= std_rad
-
     def __str__(self) -> str:
         return f"{self.views} views, expect ±{1e3 * self.std_m:.2f} mm ±{np.rad2deg(self.std_rad):.3f} degrees"
-
-
-class Session:
-    """A folder of views; each is on disk before the next is taken."""
-
-    def __init__(self, run: Run, config: SessionConfig) -> None:
-        self.run, self.config = run, config
-        self.views = [_view(row, f"{run.path}, view {i}", config) for i, row in enumerate(run.rows())]
-
-    @classmethod
-    def create(cls, folder: Path, config: SessionConfig) -> Self:
-        """Begin, or go on where it was interrupted. Raises BadConfig when it was begun with another config."""
-        return cls(Run.create(folder, "calibration", config, resume=True), config)
-
-    @classmethod
-    def open(cls, folder: Path) -> Self:
-        """One that is there. Raises UnknownName, BadDataset, BadCalibration."""
-        run = Run.open(folder)
-        try:
-            board = Board(**run.config["board"])
-            config = SessionConfig(**{**run.config, "board": board})
-        except (TypeError, KeyError) as error:
-            raise BadCalibration(f"{folder} is a run of {run.kind!r}, no calibration session ({error})") from error
-        return cls(run, config)
-
-    def add(self, view: View) -> None:
-        """Keep a view.
-
-        Raises:
-            BadCalibration: too little of the board is seen, it is of another camera, older than the last, or the hand
-                hardly moved since an earlier one.
-        """
-        if len(view.detection.ids) < MIN_CORNERS:
-            raise BadCalibration(
-                f"{len(view.detection.ids)} corners in sight, {MIN_CORNERS} are needed: move the board in"
-            )
-        if view.camera != self.config.camera:
-            raise BadCalibration(f"this session is of camera {self.config.camera!r}, the view of {view.camera!r}")
-        if self.views and view.stamp_ns <= self.views[-1].stamp_ns:
-            raise BadCalibration(f"the view is stamped {view.stamp_ns} ns, before the last one: check the clocks")
-        for i, earlier in enumerate(self.views):
-            metres, radians = distance(earlier.base_from_hand, view.base_from_hand)
-            if metres < _NEW_M and radians < _NEW_RAD:
-                raise BadCalibration(f"the hand stands as in view {i}: move it by 1 cm or 3 degrees at least")
-        row = {
-            "stamp_ns": view.stamp_ns,
-            "camera": view.camera,
-            "ids": view.detection.ids,
-            "corners": np.round(view.detection.corners, 4),
-            "base_from_hand": view.base_from_hand,
-            "joints": view.joints,
-        }
-        self.run.append(to_plain(row))
-        self.views.append(view)
 
 
 def advice(session: Session) -> str:
@@ -175,17 +98,3 @@ def predicted(rig: Rig, base_from_hand: Doubles) -> View | None:
 
 def _so_far(rig: Rig, views: Sequence[View], noise: Noise) -> Doubles:
     return np.eye(12) / _ROUGH + sum((information(rig, v, noise) for v in views), np.zeros((12, 12)))
-
-
-def _view(row: dict[str, Any], where: str, config: SessionConfig) -> View:
-    """A view from an untrusted line. Raises BadCalibration."""
-    try:
-        ids = np.array(row["ids"], np.int64)
-        joints = None if row["joints"] is None else np.array(row["joints"], np.float64)
-        if ids.size and (ids.min() < 0 or ids.max() >= config.board.n_corners):
-            raise BadCalibration(f"{where}: corner ids {ids.tolist()} are not of this board; remove the line")
-        view = Detection(ids, np.array(row["corners"], np.float64).reshape(-1, 2))
-        hand = np.array(row["base_from_hand"], np.float64)
-        return View(view, hand, joints, int(row["stamp_ns"]), str(row["camera"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise BadCalibration(f"{where} is not a view ({error}); remove the line") from error

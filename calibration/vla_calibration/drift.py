@@ -143,6 +143,11 @@ def grade(metres: float, radians: float, limits: Drift) -> Level:
 
 def pose_of(entry: CameraEntry) -> CameraPose:
     """A calibrated camera's place as a spec has it."""
-    x, y, z = map(float, entry.mount_from_camera[:3, 3])
-    qx, qy, qz, qw = map(float, Rotation.from_matrix(entry.mount_from_camera[:3, :3]).as_quat())
-    return CameraPose("hand" if entry.mount == "hand" else "base", (x, y, z), (qx, qy, qz, qw))
+    return as_pose("hand" if entry.mount == "hand" else "base", entry.mount_from_camera)
+
+
+def as_pose(mount: Literal["base", "hand"], mount_from_camera: Doubles) -> CameraPose:
+    """A transform (4, 4) as a spec has it."""
+    x, y, z = map(float, mount_from_camera[:3, 3])
+    qx, qy, qz, qw = map(float, Rotation.from_matrix(mount_from_camera[:3, :3]).as_quat())
+    return CameraPose(mount, (x, y, z), (qx, qy, qz, qw))

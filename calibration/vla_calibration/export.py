@@ -12,10 +12,11 @@ from scipy.spatial.transform import Rotation
 
 from vla.errors import BadCalibration
 from vla.runs import write_text
-from vla_calibration.camera import CameraModel, Model
+from vla_calibration.camera import MAX_PIXELS, CameraModel, Model
 from vla_calibration.geometry import Doubles, transform
-from vla_calibration.kinematics import read_xml
-from vla_calibration.store import Calibration, CameraEntry, numbers, read_yaml
+from vla_calibration.kinematics import OTHER_TURNS, WRITE_OUT, mjcf_joints, read_xml
+from vla_calibration.store import Calibration, CameraEntry
+from vla_calibration.untrusted import numbers, read_yaml, whole
 
 ROS_MODELS: dict[Model, str] = {"radtan": "plumb_bob", "fisheye": "equidistant"}
 """Our lens -> ROS's distortion_model."""
@@ -70,11 +71,13 @@ def read_camera_info(path: Path) -> CameraModel:
         K = numbers(data["camera_matrix"]["data"], (9,), f"{path}, camera_matrix").reshape(3, 3)
         values = data["distortion_coefficients"]["data"]
         distortion = numbers(values, (len(values),), f"{path}, distortion_coefficients")
-        width, height = numbers([data["image_width"], data["image_height"]], (2,), f"{path}, image size")
+        width, height = (
+            whole(data[f"image_{side}"], 1, MAX_PIXELS, f"{path}, image_{side}") for side in ("width", "height")
+        )
         if K[0, 1] or not np.array_equal(K[2], [0, 0, 1]):
             raise BadCalibration(f"{path}: camera_matrix {K.tolist()} has skew or is no camera's")
         fx, fy, cx, cy = float(K[0, 0]), float(K[1, 1]), float(K[0, 2]), float(K[1, 2])
-        return CameraModel(int(width), int(height), fx, fy, cx, cy, tuple(map(float, distortion)), model)
+        return CameraModel(width, height, fx, fy, cx, cy, tuple(map(float, distortion)), model)
     except (KeyError, TypeError) as error:
         raise BadCalibration(f"{path} lacks or misshapes {error}: it is no camera_info file") from error
 
@@ -122,7 +125,9 @@ def patch_model(path: Path, offsets_rad: dict[str, float]) -> str:
         BadCalibration: the model cannot be read, or lacks a joint.
     """
     root = read_xml(path)
-    joints = {joint.get("name"): joint for joint in root.iter("joint") if joint.get("name")}
+    # Not every <joint> is one: a URDF's transmissions and an MJCF's constraints name them again.
+    attributes = mjcf_joints(root) if root.tag == "mujoco" else {joint: joint.attrib for joint in root.findall("joint")}
+    joints = {joint.get("name"): joint for joint in attributes}
     parents = {child: parent for parent in root.iter() for child in parent}
     for name, offset in offsets_rad.items():
         if name not in joints:
@@ -130,7 +135,7 @@ def patch_model(path: Path, offsets_rad: dict[str, float]) -> str:
         if root.tag == "robot":
             _turn_urdf(joints[name], offset)
         else:
-            _turn_mjcf(joints[name], parents[joints[name]], offset)
+            _turn_mjcf(attributes[joints[name]], parents[joints[name]], offset, path)
     return ET.tostring(root, encoding="unicode") + "\n"
 
 
@@ -144,7 +149,9 @@ def _turn_urdf(joint: ET.Element, offset: float) -> None:
     origin.set("rpy", " ".join(f"{v:.12g}" for v in turned))
 
 
-def _turn_mjcf(joint: ET.Element, body: ET.Element, offset: float) -> None:
+def _turn_mjcf(joint: dict[str, str], body: ET.Element, offset: float, path: Path) -> None:
+    if other := sorted(OTHER_TURNS.intersection(body.keys())):
+        raise BadCalibration(f"{path}: {body.get('name')!r} is turned by {', '.join(other)}: {WRITE_OUT}")
     w, x, y, z = (float(v) for v in (body.get("quat") or "1 0 0 0").split())
     direction = np.array([float(v) for v in (joint.get("axis") or "0 0 1").split()])
     turned = Rotation.from_quat([x, y, z, w]) * Rotation.from_rotvec(offset * direction / np.linalg.norm(direction))

@@ -34,6 +34,8 @@ _MIN_TURN_RAD = np.deg2rad(5.0)
 _MIN_TRAVEL_M = 0.02
 """Spread of the hand's position; below, the board's size cannot be checked against the arm."""
 _MAX_SCALE_ERROR = 0.02
+_BENT_SCALE = 0.6, 1.6
+"""What joints that are off by 10 degrees leave of the scale; beyond, arm and board do not move together."""
 _MAX_POSITION_M, _MAX_ROTATION_RAD, _MAX_RMS_PX = 0.003, np.deg2rad(1.0), 3.0
 """Disagreement of arm and board beyond which they do not belong together."""
 _OUTLIER = 5.0
@@ -145,12 +147,15 @@ def closed_form(views: Sequence[View], board_poses: Sequence[Doubles], setup: Se
 
 
 def start_rig(
-    views: Sequence[View], board: Board, camera: CameraModel, setup: Setup, *, check_scale: bool = True
+    views: Sequence[View], board: Board, camera: CameraModel, setup: Setup, *, joints_off: bool = False
 ) -> Rig:
     """The closed form with the smallest spread of the board's place.
 
+    `joints_off` lets arm and board disagree about lengths as far as joints that are off bend the arm's own.
+
     Raises:
-        BadCalibration: all fail, or arm and board disagree about the size of the squares.
+        BadCalibration: all fail, the images are mirrored, the setup is the other one, or arm and board disagree about
+            the size of the squares.
     """
     poses = [board.pose(v.detection, camera) for v in views]
     best: tuple[float, Doubles, Doubles] | None = None
@@ -165,8 +170,7 @@ def start_rig(
             best = spread, X, middle
     if best is None:
         raise BadCalibration("none of the closed-form solvers finds the camera; take views that differ more")
-    if check_scale:  # joints that are off bend the arm's own lengths
-        _require_scale(views, poses, best[1], setup, board)
+    require_scale(views, poses, best[1], setup, board, joints_off=joints_off)
     return Rig(setup, board, camera, best[1], best[2], np.empty(0), np.zeros((len(views), 6)))
 
 
@@ -208,8 +212,21 @@ def require_motion(views: Sequence[View]) -> None:
         )
 
 
-def _require_scale(views: Sequence[View], poses: Sequence[Doubles], X: Doubles, setup: Setup, board: Board) -> None:
-    """The arm's motion gives lengths as well: (R_A - 1) t_X - s R_X t_B = -t_A, solved for t_X and the scale s."""
+def require_scale(
+    views: Sequence[View],
+    poses: Sequence[Doubles],
+    X: Doubles,
+    setup: Setup,
+    board: Board,
+    *,
+    joints_off: bool = False,
+) -> None:
+    """The arm's motion gives lengths as well: (R_A - 1) t_X - s R_X t_B = -t_A, solved for t_X and the scale s.
+
+    Raises:
+        BadCalibration: the board's squares are not as large as said, its image is mirrored, or the poses are not of
+            what carries it.
+    """
     hands = [v.base_from_hand if setup == "eye_in_hand" else inverse(v.base_from_hand) for v in views]
     rows, rights = [], []
     for i in range(len(hands)):
@@ -222,7 +239,17 @@ def _require_scale(views: Sequence[View], poses: Sequence[Doubles], X: Doubles, 
     solution, *_ = np.linalg.lstsq(M, y, rcond=None)
     variance = np.square(M @ solution - y).mean() * np.linalg.inv(M.T @ M)[3, 3] * len(hands)  # pairs share views
     scale = float(solution[3])
-    if abs(scale - 1) > max(_MAX_SCALE_ERROR, 4 * float(np.sqrt(variance))):
+    if scale < -_BENT_SCALE[0]:
+        raise BadCalibration(
+            "by the arm's motion the board's images are mirrored: switch off mirroring in the camera's driver, or set "
+            "its flip in the spec, and take the views again"
+        )
+    if not _BENT_SCALE[0] < scale < _BENT_SCALE[1]:
+        raise BadCalibration(
+            f"board and hand do not move together (their lengths are as {scale:.2f} to 1): the setup is the other one "
+            f"than {setup!r}, the poses are another arm's, or the board is not the one described"
+        )
+    if not joints_off and abs(scale - 1) > max(_MAX_SCALE_ERROR, 4 * float(np.sqrt(variance))):
         raise BadCalibration(
             f"by the arm's motion the board's squares measure {1e3 * scale * board.square_m:.2f} mm, not "
             f"{1e3 * board.square_m:.2f} mm: measure the print and set square_m, or these are another arm's poses"

@@ -18,7 +18,7 @@ from vla.errors import BadCalibration
 from vla_calibration.board import Board
 from vla_calibration.camera import CameraModel
 from vla_calibration.geometry import Doubles, inverse
-from vla_calibration.hand_eye import require_consistent, require_motion
+from vla_calibration.hand_eye import require_consistent, require_motion, require_scale
 from vla_calibration.kinematics import Chain
 from vla_calibration.rig import Fit, Noise, Rig, Setup, Unknown, View, fit
 
@@ -97,6 +97,9 @@ def calibrate_joint_offsets(
     unknowns: list[Unknown] = [*places, "offsets", "corrections"]
     found = fitted(rough.rig, views, unknowns, noise or Noise(), estimate_noise=noise is None)
     _require_plausible(found, chain, joints)
+    corrected = [replace(v, base_from_hand=chain.forward(_joints_of(v, chain) + found.rig.offsets)[0]) for v in views]
+    poses = [rig.board.pose(v.detection, rig.camera) for v in views]
+    require_scale(corrected, poses, found.rig.mount_from_camera, rig.setup, rig.board)
     return JointOffsets(
         chain.names,
         found.rig.offsets,
@@ -115,14 +118,14 @@ def rough_rig(
     views: Sequence[View], chain: Chain, board: Board, camera: CameraModel, setup: Setup, mount_from_camera: Doubles
 ) -> Rig:
     """A rig to start from when only the camera's place is roughly known: the board's follows from the first view."""
-    hand = chain.forward(_joints_of(views[0]))[0]
+    hand = chain.forward(_joints_of(views[0], chain))[0]
     across = inverse(hand) if setup == "eye_in_hand" else hand
     far = inverse(across) @ mount_from_camera @ board.pose(views[0].detection, camera)
     return Rig(setup, board, camera, mount_from_camera, far, np.zeros(len(chain.joints)), np.zeros((len(views), 6)))
 
 
 def _require_spread(views: Sequence[View], chain: Chain, joints: Sequence[int]) -> None:
-    spread = np.std([_joints_of(v) for v in views], axis=0)
+    spread = np.std([_joints_of(v, chain) for v in views], axis=0)
     still = [f"{chain.names[i]} ({np.rad2deg(spread[i]):.1f})" for i in joints if spread[i] < _MIN_SPREAD_RAD]
     if still:
         raise BadCalibration(
@@ -152,7 +155,12 @@ def _require_plausible(found: Fit, chain: Chain, joints: Sequence[int]) -> None:
             )
 
 
-def _joints_of(view: View) -> Doubles:
+def _joints_of(view: View, chain: Chain) -> Doubles:
     if view.joints is None:
         raise BadCalibration(f"the view at {view.stamp_ns} ns has no joint angles; record them with each image")
+    if view.joints.shape != (len(chain.joints),):
+        raise BadCalibration(
+            f"the view at {view.stamp_ns} ns has {len(view.joints)} joint angles, the model's arm {len(chain.joints)} "
+            f"({', '.join(chain.names)}): it is another arm's model, or --hand is not the hand"
+        )
     return view.joints

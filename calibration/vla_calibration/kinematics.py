@@ -14,6 +14,9 @@ from vla_calibration.geometry import Doubles, inverse, transform
 
 _LIMIT_BYTES = 8 << 20
 _MAX_LINKS = 100
+OTHER_TURNS = {"euler", "axisangle", "xyaxes", "zaxis"}
+"""Attributes of an MJCF body that turn it, beside the quaternion."""
+WRITE_OUT = "only quaternions are read; have MuJoCo write the model out (mj_saveLastXML)"
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,8 +116,10 @@ def _urdf(root: ET.Element, hand: str, path: Path) -> Chain:
         raise BadCalibration(f"{path}: no joint leads to link {hand!r}; there is {', '.join(sorted(parents))}")
     steps: list[ET.Element] = []
     link = hand
-    while link in parents and len(steps) < _MAX_LINKS:
+    while link in parents:
         steps.append(parents[link])
+        if len(steps) > _MAX_LINKS:
+            raise BadCalibration(f"{path}: the links before {hand!r} go round in a circle")
         parent = steps[-1].find("parent")
         link = parent.get("link", "") if parent is not None else ""
     joints, fixed = [], np.eye(4)
@@ -132,11 +137,10 @@ def _urdf(root: ET.Element, hand: str, path: Path) -> Chain:
         low, high = (
             (-np.pi, np.pi)
             if limit is None or kind == "continuous"
-            else (float(limit.get("lower", "0")), float(limit.get("upper", "0")))
+            else _numbers(f"{limit.get('lower', '0')} {limit.get('upper', '0')}", "", 2, path)
         )
-        joints.append(
-            Joint(name, fixed, _unit(axis.get("xyz") if axis is not None else None, "1 0 0", path), low, high)
-        )
+        direction = _unit(axis.get("xyz") if axis is not None else None, "1 0 0", path)
+        joints.append(Joint(name, fixed, direction, float(low), float(high)))
         fixed = np.eye(4)
     return Chain(tuple(joints), fixed)
 
@@ -148,21 +152,52 @@ def _mjcf(root: ET.Element, hand: str, path: Path) -> Chain:
     steps = _way(world, hand) if world is not None else None
     if steps is None:
         raise BadCalibration(f"{path}: no body or site called {hand!r} (included files are not followed)")
+    attributes = mjcf_joints(root)
     joints, fixed = [], np.eye(4)
     for element in steps:
+        if other := sorted(OTHER_TURNS.intersection(element.keys())):
+            raise BadCalibration(f"{path}: {element.get('name')!r} is turned by {', '.join(other)}: {WRITE_OUT}")
         q = _numbers(element.get("quat"), "1 0 0 0", 4, path)
+        if not np.linalg.norm(q):
+            raise BadCalibration(f"{path}: the quaternion of {element.get('name')!r} is zero")
         turn = Rotation.from_quat(q[[1, 2, 3, 0]]).as_matrix()
         fixed = fixed @ transform(turn, _numbers(element.get("pos"), "0 0 0", 3, path))
-        for joint in element.findall("joint") if element.tag == "body" else []:
+        for joint in (attributes[e] for e in element.findall("joint")) if element.tag == "body" else ():
             name = joint.get("name", "")
-            if joint.get("type", "hinge") != "hinge" or joint.get("pos", "0 0 0") != "0 0 0":
-                raise BadCalibration(f"{path}: joint {name!r} is no hinge in its body's origin")
+            shifted = np.r_[_numbers(joint.get("pos"), "0 0 0", 3, path), _numbers(joint.get("ref"), "0", 1, path)]
+            if joint.get("type", "hinge") != "hinge" or shifted.any():
+                raise BadCalibration(f"{path}: joint {name!r} is no hinge in its body's origin with its zero there")
             limits = _numbers(joint.get("range"), "-180 180" if degrees else f"{-np.pi} {np.pi}", 2, path)
             low, high = np.deg2rad(limits) if degrees else limits
             axis = _unit(joint.get("axis"), "0 0 1", path)
             joints.append(Joint(name, fixed, axis, float(low), float(high)))
             fixed = np.eye(4)
     return Chain(tuple(joints), fixed)
+
+
+def mjcf_joints(root: ET.Element) -> dict[ET.Element, dict[str, str]]:
+    """Every joint's attributes, those of its class of defaults included."""
+    classes: dict[str, dict[str, str]] = {}
+    found: dict[ET.Element, dict[str, str]] = {}
+
+    def learn(default: ET.Element, inherited: dict[str, str]) -> None:
+        joint = default.find("joint")
+        own = inherited | ({} if joint is None else joint.attrib)
+        classes[default.get("class", "main")] = own
+        for inner in default.findall("default"):
+            learn(inner, own)
+
+    def walk(element: ET.Element, kind: str) -> None:
+        for child in element:
+            if child.tag == "joint":
+                found[child] = classes.get(child.get("class", kind), {}) | child.attrib
+            elif child.tag in ("worldbody", "body", "frame"):
+                walk(child, child.get("childclass", kind))
+
+    for default in root.findall("default"):
+        learn(default, {})
+    walk(root, "main")
+    return found
 
 
 def _way(element: ET.Element, name: str) -> list[ET.Element] | None:

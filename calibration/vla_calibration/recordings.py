@@ -26,9 +26,10 @@ from vla_calibration.board import Board, Detection
 from vla_calibration.geometry import Doubles
 from vla_calibration.kinematics import Chain
 from vla_calibration.rig import Setup
-from vla_calibration.store import Calibration, Offset, Tip, numbers
+from vla_calibration.store import Calibration, Offset, Tip
 from vla_calibration.time_offset import calibrate_time_offset
 from vla_calibration.tool import calibrate_tip, calibrate_width
+from vla_calibration.untrusted import MAX_STAMP_NS, label, numbers, whole
 
 KINDS = ("time", "tool", "gripper")
 _LIMIT_BYTES = 64 << 20
@@ -56,9 +57,9 @@ def solve_recording(path: Path, kind: str, before: Calibration, chain: Chain | N
             poses = [numbers(T, (4, 4), f"{path}, pose {i}") for i, T in enumerate(data["base_from_hand"])]
             tip = calibrate_tip(poses)
             return replace(before, tool=Tip(tip.tip_m, tip.covariance), note=note)
-        camera = str(data["camera"])
+        camera = label(data["camera"], f"{path}, camera")
         return replace(before, clocks={**before.clocks, camera: _clock(data, path, camera, before, chain)}, note=note)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BadCalibration(f"{path} lacks or misshapes {error}: it is no recording of kind {kind!r}") from error
 
 
@@ -69,18 +70,21 @@ def _clock(data: dict[str, Any], path: Path, camera: str, before: Calibration, c
         raise BadCalibration(f"camera {camera!r} is not calibrated yet: solve a session of its views first")
     if chain is None:
         raise BadCalibration("the camera's clock is compared with the hand's turning: pass the arm's model (--model)")
-    board, lens = Board(**data["board"]), before.cameras[camera].intrinsics
+    board, lens = Board.from_json(data["board"], f"{path}, board"), before.cameras[camera].intrinsics
     turns = []
     for i, frame in enumerate(data["frames"]):
-        ids = np.array(frame["ids"], np.int64)
-        if not board.holds_a_pose(ids) or ids.min() < 0 or ids.max() >= board.n_corners:
+        ids = np.array([whole(c, 0, board.n_corners - 1, f"{path}, frame {i}, ids") for c in frame["ids"]], np.int64)
+        if not board.holds_a_pose(ids):
             raise BadCalibration(f"{path}, frame {i}: corners {ids.tolist()} hold no pose of this board; leave it out")
         corners = numbers(frame["corners"], (len(ids), 2), f"{path}, frame {i}, corners")
         turns.append(board.pose(Detection(ids, corners), lens)[:3, :3])
     offsets = np.array([before.joints[n].value if n in before.joints else 0.0 for n in chain.names])
     joints = [numbers(s["joints"], (len(offsets),), f"{path}, state {i}") for i, s in enumerate(data["states"])]
     hands = np.array([chain.forward(angles + offsets)[0][:3, :3] for angles in joints])
-    stamps = [[int(row["stamp_ns"]) for row in data[key]] for key in ("frames", "states")]
+    stamps = [
+        [whole(row["stamp_ns"], 0, MAX_STAMP_NS, f"{path}, {key} {i}, stamp_ns") for i, row in enumerate(data[key])]
+        for key in ("frames", "states")
+    ]
     found = calibrate_time_offset(stamps[0], np.array(turns), stamps[1], hands, data["setup"] == "eye_in_hand")
     return Offset(found.offset_s, found.std_s)
 

@@ -47,8 +47,10 @@ class View:
 
     def __post_init__(self) -> None:
         checked(self.base_from_hand, f"view at {self.stamp_ns} ns, base_from_hand")
-        if self.joints is not None and not np.isfinite(self.joints).all():
-            raise BadCalibration(f"view at {self.stamp_ns} ns: joint angles {self.joints.tolist()} are NaN or infinite")
+        if self.joints is not None and (self.joints.ndim != 1 or not np.isfinite(self.joints).all()):
+            raise BadCalibration(
+                f"view at {self.stamp_ns} ns: joint angles {self.joints.tolist()} are NaN or infinite, or no row"
+            )
 
 
 @dataclass(frozen=True)

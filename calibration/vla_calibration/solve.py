@@ -8,12 +8,12 @@ from dataclasses import replace
 import numpy as np
 
 from vla.errors import BadCalibration
-from vla_calibration.capture import Session
 from vla_calibration.hand_eye import calibrate_hand_eye, refine, start_rig
 from vla_calibration.intrinsics import Intrinsics, calibrate_intrinsics
 from vla_calibration.joint_offsets import calibrate_joint_offsets
 from vla_calibration.kinematics import Chain
 from vla_calibration.rig import Setup, View
+from vla_calibration.session import Session
 from vla_calibration.store import Calibration, CameraEntry, Offset
 
 MOUNTS: dict[Setup, str] = {"eye_in_hand": "hand", "eye_to_hand": "base"}
@@ -81,7 +81,7 @@ def _place(session: Session, lens: Intrinsics) -> CameraEntry:
 def _with_joints(session: Session, lens: Intrinsics, chain: Chain) -> tuple[CameraEntry, dict[str, Offset]]:
     """The camera's place and the joint offsets, fitted together: each is as sure as the other lets it be."""
     c, views = session.config, session.views
-    start = refine(start_rig(views, c.board, lens.camera, c.setup, check_scale=False), views)
+    start = refine(start_rig(views, c.board, lens.camera, c.setup, joints_off=True), views)
     found = calibrate_joint_offsets(views, chain, start.rig)
     offsets = {
         chain.names[i]: Offset(float(found.offsets_rad[i]), float(std))

@@ -18,7 +18,7 @@ number is checked for type, shape and range.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -29,15 +29,20 @@ import yaml
 from vla.errors import BadCalibration
 from vla.runs import revision, to_plain, write_text
 from vla.spec import Spec
-from vla_calibration.camera import CameraModel
+from vla_calibration.camera import MAX_PIXELS, CameraModel
 from vla_calibration.geometry import Doubles, checked, distance
 from vla_calibration.joint_offsets import MAX_OFFSET_RAD
 from vla_calibration.time_offset import MAX_OFFSET_S
+from vla_calibration.untrusted import CURE, known, label, numbers, read_yaml, text, whole
 
 FORMAT = 1
-_LIMIT_BYTES = 4 << 20
 _MAX_TOOL_M = 1.0
-_CURE = "Restore the file from a copy, or calibrate again into a new one."
+_MAX_MOUNT_M = 20.0
+"""Farther from the base, or from the hand, no camera can see what the arm does."""
+_MAX_VARIANCE = 100.0
+"""Of a place [m², rad²]: beyond, nothing was measured."""
+_ROUNDING = 1e-6
+"""By which a covariance's smallest eigenvalue may be negative, its variances scaled to 1."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,15 +113,17 @@ def add(path: Path, robot: str, calibration: Calibration) -> int:
     """Append a version to a robot's file, made if there is none; returns its number. Atomic.
 
     Raises:
-        BadCalibration: the file is another robot's, or damaged.
+        BadCalibration: the file is another robot's, or damaged, or the version is none that could be read again.
     """
     versions = [_plain(c) for c in history(path, robot)] if path.exists() else []
     number = len(versions) + 1
+    label(robot, "the robot's name")
     about = {"version": number, "date": datetime.now(UTC).isoformat(timespec="seconds"), "revision": revision()}
     versions.append(_plain(calibration) | about)
-    text = yaml.safe_dump({"format": FORMAT, "robot": robot, "versions": versions}, sort_keys=False, width=120)
+    _calibration(versions[-1], "the new version", number)  # one that cannot be read again would cost all the others
+    document = yaml.safe_dump({"format": FORMAT, "robot": robot, "versions": versions}, sort_keys=False, width=120)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, text)
+    write_text(path, document)
     return number
 
 
@@ -127,18 +134,23 @@ def history(path: Path, robot: str | None = None) -> list[Calibration]:
         BadCalibration: no such file, not a calibration, damaged, or of another robot than `robot`.
     """
     data = read_yaml(path)
-    if data.get("format") != FORMAT or not isinstance(data.get("versions"), list) or not data["versions"]:
-        raise BadCalibration(f"{path} is no calibration of format {FORMAT}. {_CURE}")
-    if robot is not None and data.get("robot") != robot:
+    own, versions = data.get("format"), data.get("versions")
+    if isinstance(own, int) and own > FORMAT:
+        raise BadCalibration(f"{path} is of format {own}, this version reads format {FORMAT}: update vla-stack")
+    if own != FORMAT or not isinstance(versions, list) or not versions:
+        raise BadCalibration(f"{path} is no calibration of format {FORMAT}. {CURE}")
+    known(data, ("format", "robot", "versions"), str(path))
+    whose = label(data.get("robot"), f"{path}, robot")
+    if robot is not None and whose != robot:
         raise BadCalibration(
-            f"{path} is the calibration of robot {data.get('robot')!r}, not of {robot!r}: choose that robot's file"
+            f"{path} is the calibration of robot {whose!r}, not of {robot!r}: choose that robot's file"
         )
-    return [_calibration(entry, f"{path}, version {i}", i) for i, entry in enumerate(data["versions"], 1)]
+    return [_calibration(entry, f"{path}, version {i}", i) for i, entry in enumerate(versions, 1)]
 
 
 def robot_of(path: Path) -> str:
     """Whose calibration a file is. Raises BadCalibration."""
-    return str(read_yaml(path).get("robot"))
+    return label(read_yaml(path).get("robot"), f"{path}, robot")
 
 
 def load(path: Path, robot: str | None = None, version: int | None = None) -> Calibration:
@@ -184,37 +196,6 @@ def differences(a: Calibration, b: Calibration) -> list[str]:
     return found
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Untrusted YAML: limited in size, no tags, no aliases, an object at the top. Raises BadCalibration."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(_LIMIT_BYTES + 1)
-    except OSError as error:
-        raise BadCalibration(f"cannot read {path}: {error.strerror}") from error
-    if len(data) > _LIMIT_BYTES:
-        raise BadCalibration(f"{path} is larger than {_LIMIT_BYTES} bytes: it is no calibration")
-    try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(data, yaml.SafeLoader)):
-            raise BadCalibration(f"{path} uses YAML aliases, which no calibration needs")
-        parsed = yaml.safe_load(data)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise BadCalibration(f"{path} is not plain YAML: {error}. {_CURE}") from error
-    if not isinstance(parsed, dict):
-        raise BadCalibration(f"{path} does not hold an object. {_CURE}")
-    return parsed
-
-
-def numbers(value: Any, shape: tuple[int, ...], where: str) -> Doubles:
-    """Finite numbers of a shape, from untrusted YAML. Raises BadCalibration."""
-    try:
-        array = np.array(value, np.float64)
-    except (TypeError, ValueError) as error:
-        raise BadCalibration(f"{where}: want numbers of shape {shape}, got {str(value)[:80]}") from error
-    if array.shape != shape or not np.isfinite(array).all():
-        raise BadCalibration(f"{where}: want finite numbers of shape {shape}, got {str(value)[:80]}. {_CURE}")
-    return array
-
-
 def _plain(c: Calibration) -> dict[str, Any]:
     return {
         "version": c.version,
@@ -232,72 +213,96 @@ def _plain(c: Calibration) -> dict[str, Any]:
 
 def _calibration(data: Any, where: str, number: int) -> Calibration:
     try:
-        if data["version"] != number:
-            raise BadCalibration(f"{where} calls itself {data['version']!r}. {_CURE}")
+        known(data, _VERSION, where)
+        if whole(data["version"], 1, 1 << 31, f"{where}, version") != number:
+            raise BadCalibration(f"{where} calls itself {data['version']!r}. {CURE}")
         gripper, tool = data["gripper"], data.get("tool")  # files from before have none
+        datetime.fromisoformat(text(data["date"], f"{where}, date"))
         return Calibration(
-            {str(name): _camera(entry, f"{where}, camera {name}") for name, entry in data["cameras"].items()},
-            {str(n): _offset(o, "rad", MAX_OFFSET_RAD, f"{where}, joint {n}") for n, o in data["joints"].items()},
-            {str(n): _offset(o, "s", MAX_OFFSET_S, f"{where}, clock {n}") for n, o in data["clocks"].items()},
+            {label(k, where): _camera(entry, f"{where}, camera {k}") for k, entry in data["cameras"].items()},
+            {
+                text(k, where): _offset(v, "rad", MAX_OFFSET_RAD, f"{where}, joint {k}")
+                for k, v in data["joints"].items()
+            },
+            {label(k, where): _offset(o, "s", MAX_OFFSET_S, f"{where}, clock {k}") for k, o in data["clocks"].items()},
             None if gripper is None else _gripper(gripper, f"{where}, gripper"),
             None if tool is None else _tip(tool, f"{where}, tool"),
-            None if data["spec"] is None else str(data["spec"]),
-            str(data["note"]),
+            None if data["spec"] is None else text(data["spec"], f"{where}, spec"),
+            text(data["note"], f"{where}, note"),
             number,
-            str(data["date"]),
-            str(data["revision"]),
+            data["date"],
+            text(data["revision"], f"{where}, revision"),
         )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise BadCalibration(f"{where} lacks or misshapes {error}. {_CURE}") from error
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise BadCalibration(f"{where} lacks or misshapes {error}. {CURE}") from error
 
 
 def _camera(data: Any, where: str) -> CameraEntry:
-    lens = data["intrinsics"]
-    focal = numbers([lens[key] for key in ("fx", "fy", "cx", "cy")], (4,), f"{where}, intrinsics")
+    lens = known(known(data, _CAMERA, where)["intrinsics"], _LENS, f"{where}, intrinsics")
+    fx, fy, cx, cy = map(float, numbers([lens[key] for key in ("fx", "fy", "cx", "cy")], (4,), f"{where}, intrinsics"))
     distortion = numbers(lens["distortion"], (len(lens["distortion"]),), f"{where}, distortion")
-    width, height = (int(v) for v in numbers([lens["width"], lens["height"]], (2,), f"{where}, size"))
-    fx, fy, cx, cy = map(float, focal)
+    width, height = (whole(lens[key], 1, MAX_PIXELS, f"{where}, {key}") for key in ("width", "height"))
     if data["mount"] not in ("base", "hand"):
         raise BadCalibration(f"{where}: mount {data['mount']!r} is neither 'base' nor 'hand'")
+    place = checked(numbers(data["mount_from_camera"], (4, 4), f"{where}, mount_from_camera"), where)
+    rms = float(numbers(data["rms_px"], (), f"{where}, rms_px"))
+    if rms < 0 or np.linalg.norm(place[:3, 3]) > _MAX_MOUNT_M:
+        raise BadCalibration(f"{where}: {rms} px, at {place[:3, 3].tolist()} m, is no camera's of this arm. {CURE}")
     board, of_lens = data["far_from_board"], data.get("intrinsics_covariance")  # files from before have none
+    covariance = _covariance(data["covariance"], 6, f"{where}, covariance")
+    if np.trace(covariance) > _MAX_VARIANCE:
+        raise BadCalibration(f"{where}: its place is known to {np.sqrt(np.trace(covariance)):.1f} m. {CURE}")
     n = 4 + len(distortion)
     return CameraEntry(
         CameraModel(width, height, fx, fy, cx, cy, tuple(map(float, distortion)), lens["model"]),
         data["mount"],
-        checked(numbers(data["mount_from_camera"], (4, 4), f"{where}, mount_from_camera"), where),
-        _covariance(data["covariance"], 6, f"{where}, covariance"),
-        float(numbers(data["rms_px"], (), f"{where}, rms_px")),
-        int(numbers(data["views"], (), f"{where}, views")),
+        place,
+        covariance,
+        rms,
+        whole(data["views"], 0, 1 << 31, f"{where}, views"),
         None if board is None else checked(numbers(board, (4, 4), f"{where}, far_from_board"), where),
         None if of_lens is None else _covariance(of_lens, n, f"{where}, intrinsics_covariance"),
     )
 
 
 def _covariance(value: Any, n: int, where: str) -> Doubles:
-    """(n, n), symmetric. Negative variances beyond rounding are no covariance's."""
+    """(n, n), symmetric and positive semidefinite but for rounding; variances may be zero: what was known."""
     found = numbers(value, (n, n), where)
-    found = (found + found.T) / 2
-    if np.linalg.eigvalsh(found).min() < -1e-9 * max(1e-3, float(np.trace(found))):
-        raise BadCalibration(f"{where} is none, it has negative variances. {_CURE}")
-    return found
+    std = np.sqrt(np.maximum(np.diag(found), 0))
+    scale = np.where(std > 0, std, 1.0)
+    scaled = found / np.outer(scale, scale)
+    if (np.diag(found) < 0).any() or not np.allclose(scaled, scaled.T, rtol=0, atol=_ROUNDING):
+        raise BadCalibration(f"{where} is none: it has negative variances or is not symmetric. {CURE}")
+    if np.linalg.eigvalsh(scaled).min() < -_ROUNDING:
+        raise BadCalibration(f"{where} is none: some combination has a negative variance. {CURE}")
+    return (found + found.T) / 2
 
 
 def _tip(data: Any, where: str) -> Tip:
-    tip = numbers(data["tip_m"], (3,), f"{where}, tip_m")
+    tip = numbers(known(data, _fields(Tip), where)["tip_m"], (3,), f"{where}, tip_m")
     if np.linalg.norm(tip) > _MAX_TOOL_M:
-        raise BadCalibration(f"{where}: a tip {np.linalg.norm(tip):.2f} m from the hand is no tool's. {_CURE}")
+        raise BadCalibration(f"{where}: a tip {np.linalg.norm(tip):.2f} m from the hand is no tool's. {CURE}")
     return Tip(tip, _covariance(data["covariance"], 3, f"{where}, covariance"))
 
 
 def _offset(data: Any, unit: str, limit: float, where: str) -> Offset:
-    value, std = numbers([data[f"offset_{unit}"], data[f"std_{unit}"]], (2,), where)
+    keys = (f"offset_{unit}", f"std_{unit}")
+    value, std = numbers([known(data, keys, where)[key] for key in keys], (2,), where)
     if abs(value) > limit or std < 0:
-        raise BadCalibration(f"{where}: {value} ± {std} {unit} is beyond ±{limit:.3g} {unit}. {_CURE}")
+        raise BadCalibration(f"{where}: {value} ± {std} {unit} is beyond ±{limit:.3g} {unit}. {CURE}")
     return Offset(float(value), float(std))
 
 
 def _gripper(data: Any, where: str) -> tuple[float, float]:
-    scale, offset = numbers([data["scale"], data["offset_m"]], (2,), where)
+    keys = ("scale", "offset_m")
+    scale, offset = numbers([known(data, keys, where)[key] for key in keys], (2,), where)
     if not 0.5 < scale < 2 or abs(offset) > 0.05:
-        raise BadCalibration(f"{where}: scale {scale} and offset {offset} m are no gripper's. {_CURE}")
+        raise BadCalibration(f"{where}: scale {scale} and offset {offset} m are no gripper's. {CURE}")
     return float(scale), float(offset)
+
+
+def _fields(kind: type) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind))
+
+
+_VERSION, _CAMERA, _LENS = _fields(Calibration), _fields(CameraEntry), _fields(CameraModel)

@@ -167,8 +167,10 @@ def _seconds(camera_ns: Sequence[int], joint_ns: Sequence[int]) -> tuple[Doubles
     arrays = []
     for name, stamps in (("camera", camera_ns), ("joint-state", joint_ns)):
         array = np.asarray(stamps, np.int64)
-        if len(array) < 2 or (np.diff(array) <= 0).any():
-            at = int(np.argmax(np.diff(array) <= 0)) + 1 if len(array) > 1 else 0
+        if len(array) < 2:
+            raise BadCalibration(f"{len(array)} {name} stamps: record 10 s of motion with the board in sight")
+        if (np.diff(array) <= 0).any():
+            at = int(np.argmax(np.diff(array) <= 0)) + 1
             raise BadCalibration(
                 f"{name} stamps are not in order at number {at}: sort nothing, find out which driver or transport "
                 "reorders them, and record again"

@@ -73,9 +73,10 @@ def calibrate_width(reported_m: Sequence[float], true_m: Sequence[float]) -> Gri
     x, y = np.asarray(reported_m, np.float64), np.asarray(true_m, np.float64)
     if x.shape != y.shape or x.ndim != 1 or not (np.isfinite(x).all() and np.isfinite(y).all()):
         raise BadCalibration("reported and true widths must be as many finite numbers each")
-    if len(x) < MIN_WIDTHS or np.ptp(y) < 0.01:
+    spread = min(np.ptp(x), np.ptp(y)) if len(x) else 0.0
+    if len(x) < MIN_WIDTHS or spread < 0.01:
         raise BadCalibration(
-            f"{len(x)} widths over {1e3 * np.ptp(y) if len(y) else 0:.0f} mm: close the gripper on at least "
+            f"{len(x)} widths over {1e3 * spread:.0f} mm: close the gripper on at least "
             f"{MIN_WIDTHS} gauges that differ by 10 mm or more"
         )
     M = np.column_stack([x, np.ones_like(x)])

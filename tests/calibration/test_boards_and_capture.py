@@ -17,10 +17,11 @@ from vla.errors import BadCalibration, BadConfig
 from vla.spec import Drift, Spec
 from vla_calibration import store
 from vla_calibration.board import Board
-from vla_calibration.capture import Session, SessionConfig, predicted, progress, suggest
+from vla_calibration.capture import predicted, progress, suggest
 from vla_calibration.drift import check_scene
 from vla_calibration.geometry import Doubles, apply, inverse, looking_at, moved, transform
 from vla_calibration.rig import Noise
+from vla_calibration.session import Session, SessionConfig
 from vla_calibration.store import CameraEntry
 from vla_calibration.synthetic import hand_eye_views
 from vla_sim.board_scene import BoardScene, Flaws, Picture
@@ -110,7 +111,7 @@ def test_a_session_goes_on_and_refuses_what_teaches_nothing(tmp_path: Path) -> N
     np.testing.assert_array_equal(again.views[1].base_from_hand, named[1].base_from_hand)
     for view, says in (
         (replace(named[1], stamp_ns=10**12), "stands as in view 1"),
-        (named[0], "before the last one"),
+        (named[0], "not after the view before it"),
         (replace(named[2], camera="other"), "'cam', the view of 'other'"),
     ):
         with pytest.raises(BadCalibration, match=says):
@@ -119,7 +120,7 @@ def test_a_session_goes_on_and_refuses_what_teaches_nothing(tmp_path: Path) -> N
         Session.create(tmp_path / "s", replace(config, width=320))
     text = (tmp_path / "s" / "episodes.jsonl").read_text()
     (tmp_path / "s" / "episodes.jsonl").write_text(text.replace('"ids": [', '"ids": [999, ', 1))
-    with pytest.raises(BadCalibration, match=r"view 0.*not of this board"):
+    with pytest.raises(BadCalibration, match=r"view 0, corner ids of this board.*999"):
         Session.open(tmp_path / "s")
 
 

@@ -25,7 +25,7 @@ from vla_calibration.export import (
 )
 from vla_calibration.geometry import distance, looking_at, moved, transform
 from vla_calibration.kinematics import load_chain
-from vla_calibration.reexpress import as_seen_from, reexpress
+from vla_calibration.reexpress import redrawing, reexpress
 from vla_calibration.store import Calibration, CameraEntry, Offset
 from vla_calibration.verifier import fit_scale, plot, reliability
 
@@ -61,7 +61,7 @@ def test_versions_are_kept_and_read_back(tmp_path: Path) -> None:
     ("spoil", "says"),
     [
         (lambda d: d.update(robot="other"), "robot 'other', not of 'panda'"),
-        (lambda d: d.update(format=9), "no calibration of format 1"),
+        (lambda d: d.update(format="1"), "no calibration of format 1"),
         (lambda d: d["versions"][0].update(version=3), "calls itself 3"),
         (lambda d: d["versions"][0].pop("clocks"), "'clocks'"),
         (lambda d: d["versions"][0]["cameras"]["agent"]["intrinsics"].update(fx=float("nan")), "finite numbers"),
@@ -167,15 +167,28 @@ def test_ros_camera_info_and_easy_handeye(camera: Any, tmp_path: Path) -> None:
 URDF = """<robot name="r"><joint name="a" type="revolute"><parent link="base"/><child link="l"/>
 <origin xyz="0 0 1" rpy="0.3 0.2 0.1"/><axis xyz="0 1 0"/><limit lower="-1" upper="1"/></joint>
 <joint name="b" type="continuous"><parent link="l"/><child link="m"/><origin xyz="0.4 0 0"/><axis xyz="0 0 1"/></joint>
-<joint name="f" type="fixed"><parent link="m"/><child link="tool"/><origin xyz="0.2 0.1 0"/></joint></robot>"""
+<joint name="f" type="fixed"><parent link="m"/><child link="tool"/><origin xyz="0.2 0.1 0"/></joint>
+<transmission name="t"><joint name="a"><hardwareInterface>x</hardwareInterface></joint></transmission></robot>"""
+MJCF = """<mujoco><default><default class="y"><joint axis="0 1 0"/></default></default><worldbody>
+<body name="l" pos="0 0 1" childclass="y"><joint name="a"/><body name="m" pos="0.4 0 0"><joint name="b" axis="1 0 0"/>
+<site name="tool" pos="0.2 0.1 0"/></body></body></worldbody>
+<equality><joint name="a" joint1="a"/></equality></mujoco>"""
 
 
-@pytest.mark.parametrize("kind", ["urdf", "mjcf"])
-def test_a_patched_model_stands_where_the_offsets_say(kind: str, tmp_path: Path) -> None:
+def test_defaults_of_a_class_are_followed(tmp_path: Path) -> None:
+    (tmp_path / "model.xml").write_text(MJCF)
+    chain = load_chain(tmp_path / "model.xml", "tool")
+    np.testing.assert_array_equal([joint.axis for joint in chain.joints], [[0, 1, 0], [1, 0, 0]])
+    hand = chain.forward(np.array([np.pi / 2, 0.0]))[0]
+    np.testing.assert_allclose(hand[:3, 3], [0, 0.1, 1 - 0.6], atol=1e-12)  # y turns x into -z
+
+
+@pytest.mark.parametrize("model", [URDF, MJCF, PANDA.read_text()], ids=["urdf", "mjcf", "panda"])
+def test_a_patched_model_stands_where_the_offsets_say(model: str, tmp_path: Path) -> None:
     path = tmp_path / "model.xml"
-    path.write_text(URDF if kind == "urdf" else PANDA.read_text())
-    names, angles = (("a", "b"), np.array([0.3, -0.7])) if kind == "urdf" else (("joint2", "joint6"), HOME)
+    path.write_text(model)
     chain = load_chain(path, "tool")
+    names, angles = (("a", "b"), np.array([0.3, -0.7])) if len(chain.joints) == 2 else (("joint2", "joint6"), HOME)
     offsets = dict(zip(names, (0.05, -0.03), strict=True))
     true = chain.forward(angles + [offsets.get(name, 0.0) for name in chain.names])[0]
     path.write_text(patch_model(path, offsets))
@@ -210,10 +223,10 @@ def test_an_image_from_another_place_shows_the_table_where_the_policy_knows_it()
     for env in (true, shifted):
         env.reset(3)
         images.append(env.observe().images["agent"])
-    redrawn = as_seen_from(images[1], (lens, now), (lens, place), 0.02)
+    redrawn = redrawing((lens, now), (lens, place), 0.02)(images[1])
     before, after = (np.abs(image.astype(float) - images[0]).mean() for image in (images[1], redrawn))
     assert after < before / 4
-    np.testing.assert_array_equal(as_seen_from(images[0], (lens, place), (lens, place)), images[0])
+    np.testing.assert_array_equal(redrawing((lens, place), (lens, place))(images[0]), images[0])
 
 
 def test_what_a_moved_camera_does_not_see_is_no_bar_of_what_stood_at_its_border() -> None:
@@ -224,7 +237,7 @@ def test_what_a_moved_camera_does_not_see_is_no_bar_of_what_stood_at_its_border(
     raised = moved(place, np.array([0, -0.15, 0, 0, 0, 0]))
     image = np.full((64, 64, 3), 120, np.uint8)
     image[56:, 30:38] = (200, 0, 0)  # cut by the lower border
-    drawn = as_seen_from(image, (lens, raised), (lens, place))
+    drawn = redrawing((lens, raised), (lens, place))(image)
     red = (drawn[:, :, 1] < 60).nonzero()[0]
     gap = 63 - red.max()
     assert gap > 12  # the view that was lost, less what the border goes on for

@@ -5,6 +5,7 @@ What it hears of the calibration node's latched topics it passes on as diagnosti
 
 from __future__ import annotations
 
+import json
 import sys
 
 import numpy as np
@@ -18,8 +19,10 @@ from sensor_msgs.msg import Image as ImageMessage
 from std_srvs.srv import Trigger
 
 from vla_ros import interface, messages
-from vla_ros.calibration_node import ARM_JOINTS, HAND_POSE
+from vla_ros.calibration_node import ARM_JOINTS, HAND_POSE, NEXT_HAND_POSE, NEXT_JOINTS
 from vla_ros.node import spin
+
+JOINTS = [f"joint{i}" for i in range(1, 8)]
 
 
 class BoardRobot(Node):  # type: ignore[misc]
@@ -38,6 +41,8 @@ class BoardRobot(Node):  # type: ignore[misc]
         self._diagnostics = self.create_publisher(DiagnosticArray, interface.DIAGNOSTICS, interface.EVENTS)
         self.create_subscription(CameraInfo, "camera/agent/camera_info", self._on_info, interface.LATCHED)
         self.create_subscription(TransformStamped, "camera/agent/transform", self._on_transform, interface.LATCHED)
+        self.create_subscription(PoseStamped, NEXT_HAND_POSE, self._on_next_pose, interface.LATCHED)
+        self.create_subscription(JointState, NEXT_JOINTS, self._on_next_joints, interface.LATCHED)
         self.create_service(Trigger, "~/next_episode", self._next)
         self.create_timer(0.05, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
@@ -63,13 +68,23 @@ class BoardRobot(Node):  # type: ignore[misc]
         p.x, p.y, p.z = map(float, T[:3, 3])
         q.x, q.y, q.z, q.w = map(float, Rotation.from_matrix(T[:3, :3]).as_quat())
         self._hand.publish(pose)
-        self._joints.publish(JointState(position=self._views["joints"][self._at].tolist()))
+        joints = JointState(name=JOINTS, position=self._views["joints"][self._at].tolist())
+        joints.header.stamp = messages.to_time(self._stamp_ns)
+        self._joints.publish(joints)
 
     def _on_info(self, message: CameraInfo) -> None:
         self._heard["info"] = {"fx": message.k[0], "model": message.distortion_model, "width": message.width}
 
     def _on_transform(self, message: TransformStamped) -> None:
         self._heard["transform"] = {"parent": message.header.frame_id, "x": message.transform.translation.x}
+
+    def _on_next_pose(self, message: PoseStamped) -> None:
+        p, q = message.pose.position, message.pose.orientation
+        pose = [p.x, p.y, p.z, q.x, q.y, q.z, q.w]
+        self._heard["next pose"] = {"frame": message.header.frame_id, "pose": json.dumps(pose)}
+
+    def _on_next_joints(self, message: JointState) -> None:
+        self._heard["next joints"] = {"joints": json.dumps(dict(zip(message.name, message.position, strict=True)))}
 
 
 if __name__ == "__main__":

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from vla_calibration import store
 from vla_calibration.board import Board
 from vla_calibration.camera import CameraModel
-from vla_calibration.capture import Session as Views
-from vla_calibration.geometry import looking_at, transform
+from vla_calibration.geometry import distance, inverse, looking_at, transform
 from vla_calibration.kinematics import load_chain
+from vla_calibration.session import Session as Views
 from vla_calibration.store import Calibration, CameraEntry
+from vla_calibration.synthetic import detect
 from vla_ros.graph import CALIBRATION, NodeSpec
 from vla_ros.session import CallFailed, Session
 from vla_sim.board_scene import BoardScene, Picture
@@ -41,10 +45,36 @@ def views(tmp_path: Path) -> Path:
     return path
 
 
+def the_next_pose_shows_the_board(session: Session, views: Path) -> None:
+    """Its words are on /diagnostics, the pose and the joints that take the hand there on topics of their own."""
+    told: dict[str, Any] = {}
+    for line in session.take(30.0):
+        if line.get("topic") == "calibration":
+            told["words"] = line["text"]
+        elif line.get("topic") == "heard":
+            told[line["text"]] = line["values"]
+        if {"words", "next pose", "next joints"} <= told.keys():
+            break
+    assert "most would tell: hand to (" in told["words"]
+    assert told["next pose"]["frame"] == "base"
+    x, y, z, *quaternion = json.loads(told["next pose"]["pose"])
+    hand = transform(Rotation.from_quat(quaternion).as_matrix(), np.array([x, y, z]))
+    joints = json.loads(told["next joints"]["joints"])
+    chain = load_chain(ASSETS / "panda.xml", "tool")
+    np.testing.assert_allclose(chain.forward(np.array([joints[n] for n in chain.names]))[0], hand, atol=1e-6)
+    with np.load(views) as recorded:
+        first = recorded["poses"][0]
+    middle = PLACE[:3, :3] @ [*Board().size_m / 2, 0]
+    far = inverse(first) @ transform(PLACE[:3, :3], first[:3, 3] + [0.05, 0, 0] - middle)
+    assert detect(LENS, Board(), inverse(PLACE) @ hand @ far, 0.0, np.random.default_rng(0)) is not None
+    assert max(distance(first, hand)) > 0.05  # and not as it stands
+
+
 def test_views_are_captured_or_refused_and_a_calibration_is_told(session: Session, views: Path, tmp_path: Path) -> None:
     file = tmp_path / "panda.yaml"
     store.add(file, "panda_tabletop", Calibration({"agent": CameraEntry(LENS, "base", PLACE, np.eye(6), 0.1, 20)}))
-    session.start(CALIBRATION, {"store": str(file), "session": str(tmp_path / "captured")})
+    model = {"model": str(ASSETS / "panda.xml")}
+    session.start(CALIBRATION, {"store": str(file), "session": str(tmp_path / "captured"), **model})
     with pytest.raises(CallFailed, match="nothing came yet from agent and hand_pose"):
         session.call("calibration/capture")
     session.start(ROBOT, {"views": str(views)})
@@ -65,10 +95,11 @@ def test_views_are_captured_or_refused_and_a_calibration_is_told(session: Sessio
             answers.append(session.call("calibration/capture"))
         except CallFailed as error:
             answers.append(str(error))
-    assert re.fullmatch(r"view 1: 5\d of 54 corners; next: move the board to the .* of the image", answers[0])
+    assert re.match(r"view 1: 5\d of 54 corners; next: move the board to the .* image; most would tell: ", answers[0])
     assert "the hand stands as in view 0" in answers[1]
     assert answers[2].startswith("view 2: 5")
     assert "the board is not found" in answers[3]
+    the_next_pose_shows_the_board(session, views)
     kept = Views.open(tmp_path / "captured")
     assert [v.camera for v in kept.views] == ["agent", "agent"]
     assert kept.views[0].joints == pytest.approx(HOME)

@@ -11,10 +11,11 @@ from scipy.spatial.transform import Rotation
 from vla.errors import BadCalibration
 from vla_calibration.board import Board
 from vla_calibration.camera import CameraModel
-from vla_calibration.capture import Session, progress, suggest
+from vla_calibration.capture import progress, suggest
 from vla_calibration.geometry import Doubles, inverse, looking_at, moved, transform
 from vla_calibration.kinematics import Chain, load_chain
 from vla_calibration.rig import Noise, Rig, Setup, View
+from vla_calibration.session import Session
 from vla_sim.board_scene import BoardScene, Flaws, Picture
 from vla_sim.panda import ASSETS, HOME
 

@@ -7,6 +7,7 @@ check:   --store against the camera places in the spec of --policy, and what is 
          board (--live, a session of a few), or the gripper itself (--stills, with --meshes and --model); exits 1 when
          the policy must not run.
 export:  camera_info, easy_handeye2 and patched model files from --store into --out.
+reexpress: --dataset as it would be under the newest calibration, into --out: --camera was moved, or the base was.
 time, tool, gripper: the camera's clock, the tool's tip or the gripper's width from --recording, added to --store.
 verifier: the score of --verifier as a probability of success, from rollouts of --policy in simulation; saved with it.
 """
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
     from vla_calibration.store import Calibration
 
 
-Action = Literal["capture", "solve", "show", "diff", "check", "export", "time", "tool", "gripper", "verifier"]
+Action = Literal[
+    "capture", "solve", "show", "diff", "check", "export", "reexpress", "time", "tool", "gripper", "verifier"
+]
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class Args:
     seed: int = 0
     """Simulation only: of the arm that captures, or how far on the seeds of a verifier's rollouts begin."""
     version: int | None = None
-    """Version to show, or to compare the newest with."""
+    """Version to show, to compare the newest with, or that --dataset was recorded under (else its spec says)."""
     policy: Path | None = None
     """Checkpoint or bundle folder: the one to check, or the one whose spec a solved calibration is for."""
     live: Path | None = None
@@ -62,8 +65,16 @@ class Args:
     """npz of images and joint angles taken just now, to check the live scene without a board."""
     meshes: Path | None = None
     """Folder of the arm's STL files; docs/calibration.md has their names."""
-    out: Path = Path("calibration_export")
-    """Folder to export into."""
+    out: Path | None = None
+    """Folder to export into, calibration_export unless told, or of the new dataset."""
+    dataset: Path | None = None
+    """LeRobotDataset to re-express."""
+    moved: Literal["camera", "base"] = "camera"
+    """What was: the camera, and its images are redrawn; or the base, and states and actions are turned into the new."""
+    fov_deg: float | None = None
+    """Vertical field of view of the dataset's images where no calibrated lens took them, as in simulation."""
+    plane_z_m: float = 0.02
+    """Height in the base frame that images are redrawn for: the table, or half the height of what is on it."""
     recording: Path | None = None
     """JSON file of a clock's, tool's or gripper's measurements; docs/calibration.md has the formats."""
     verifier: str = "privileged_advantage"
@@ -85,6 +96,7 @@ def main(args: Args) -> int:
         "diff": _diff,
         "check": _check,
         "export": _export,
+        "reexpress": _reexpress,
         "time": _recording,
         "tool": _recording,
         "gripper": _recording,
@@ -99,10 +111,12 @@ def _capture(args: Args) -> int:
     from vla.progress import bar
     from vla.verbs._calibration_robot import drive, simulated
     from vla_calibration.board import Board
-    from vla_calibration.capture import Session, SessionConfig
+    from vla_calibration.session import Session, SessionConfig
 
-    if args.offsets_deg and len(args.offsets_deg) != 7:
-        raise BadConfig(f"--offsets-deg wants 7 numbers, one a joint, got {len(args.offsets_deg)}")
+    if args.offsets_deg and (len(args.offsets_deg) != 7 or not all(abs(o) <= 10 for o in args.offsets_deg)):
+        raise BadConfig(f"--offsets-deg wants 7 numbers, one a joint, of 10 at most, got {args.offsets_deg}")
+    if args.views < 1 or args.seed < 0:
+        raise BadConfig(f"--views {args.views} --seed {args.seed}: want at least one view, and no negative seed")
     board = Board()
     offsets = np.deg2rad(args.offsets_deg or (0.0,) * 7)
     robot = simulated(args.setup, board, offsets, args.seed)
@@ -117,8 +131,8 @@ def _solve(args: Args) -> int:
     from vla.errors import BadConfig
     from vla.spec import Spec
     from vla_calibration import store
-    from vla_calibration.capture import Session
     from vla_calibration.kinematics import load_chain
+    from vla_calibration.session import Session
     from vla_calibration.solve import solve_session
 
     session = Session.open(args.session)
@@ -149,7 +163,7 @@ def _diff(args: Args) -> int:
     from vla_calibration import store
 
     versions = store.history(args.store)
-    old = store.load(args.store, None, args.version or max(1, len(versions) - 1))
+    old = store.load(args.store, None, max(1, len(versions) - 1) if args.version is None else args.version)
     lines = store.differences(old, versions[-1])
     print(f"version {old.version} of {old.date} against {versions[-1].version} of {versions[-1].date}")
     print("\n".join(lines) or "nothing changed")
@@ -168,7 +182,7 @@ def _check(args: Args) -> int:
     calibration = store.load(args.store, spec.robot)
     results = check_spec(calibration, spec)
     if args.live is not None:
-        results["live scene"] = _live(args, calibration, spec.drift or Drift())
+        results["live scene"] = _live(args, calibration, spec.drift or Drift(), spec.robot)
     if args.stills is not None:
         results["gripper"] = _gripper(args, calibration, spec.drift or Drift())
     for name, result in results.items():
@@ -176,15 +190,17 @@ def _check(args: Args) -> int:
     return 1 if any(r.level == "refuse" for r in results.values()) else 0
 
 
-def _live(args: Args, calibration: Calibration, limits: Drift) -> DriftResult:
+def _live(args: Args, calibration: Calibration, limits: Drift, robot: str) -> DriftResult:
     from vla.errors import BadCalibration
-    from vla_calibration.capture import Session
     from vla_calibration.drift import check_scene
     from vla_calibration.kinematics import load_chain
+    from vla_calibration.session import Session
     from vla_calibration.solve import corrected
 
     session = Session.open(args.live or args.session)
     name = session.config.camera
+    if session.config.robot != robot:
+        raise BadCalibration(f"{session.run.path} is of robot {session.config.robot!r}, the policy for {robot!r}")
     entry = calibration.cameras.get(name)
     if entry is None or entry.far_from_board is None:
         raise BadCalibration(
@@ -213,11 +229,51 @@ def _gripper(args: Args, calibration: Calibration, limits: Drift) -> DriftResult
 
 
 def _export(args: Args) -> int:
+    from vla.errors import BadConfig
     from vla_calibration import store
     from vla_calibration.export import export
 
-    for path in export(store.load(args.store), args.out, args.model):
+    out = args.out or Path("calibration_export")
+    if out.exists() and not out.is_dir():
+        raise BadConfig(f"--out {out} is a file: choose a folder")
+    for path in export(store.load(args.store), out, args.model):
         print(path)
+    return 0
+
+
+def _reexpress(args: Args) -> int:
+    from math import radians
+
+    from vla.errors import BadConfig
+    from vla.progress import bar
+    from vla.verbs import _calibration_dataset as datasets
+    from vla.verbs._stages import open_demonstrations
+    from vla_calibration import store
+
+    if args.dataset is None or args.out is None:
+        raise BadConfig("reexpress needs --dataset, the recorded one, and --out, the folder of the new one")
+    if args.fov_deg is not None and not 1 <= args.fov_deg <= 170:
+        raise BadConfig(f"--fov-deg {args.fov_deg}: want 1 to 170 degrees")
+    cache = open_demonstrations(args.dataset)
+    new = store.load(args.store, cache.spec.robot)
+    old = None if args.version is None else store.load(args.store, cache.spec.robot, args.version)
+    if args.moved == "camera":
+        fov = None if args.fov_deg is None else radians(args.fov_deg)
+        change = datasets.camera_moved(cache.spec, args.camera, old, new, fov, args.plane_z_m)
+    else:
+        change = datasets.base_moved(cache.spec, args.camera, old, new)
+    config = {
+        "dataset": args.dataset,
+        "fingerprint": datasets.fingerprint(args.dataset),
+        "old": None if old is None else old.cameras[args.camera],
+        "new": new.cameras[args.camera],
+        **{key: getattr(args, key) for key in ("store", "version", "camera", "moved", "fov_deg", "plane_z_m")},
+    }
+    with bar("reexpress") as show:
+        datasets.write(args.dataset, cache, change, args.out, config, show)
+    print(f"{args.out}: {cache.n_episodes} episodes, {len(cache)} frames under version {new.version} of {args.store}")
+    if change.new_from_old is not None:
+        print("limits of states and actions are now the boxes around the old ones, turned: look at spec.json")
     return 0
 
 

@@ -18,6 +18,9 @@ from vla.verbs.bench import Args, Metric, share
 
 RENDERED = 10
 TRIALS = 100
+HAND_EYE_TRIALS = 500
+"""A hundred leave the ratio of two medians open by a tenth to each side."""
+GUIDED_TRIALS = 20
 JOINT_TRIALS = 40
 COVERAGE_TRIALS = 500
 DRIFT_TRIALS = 500
@@ -36,6 +39,7 @@ def measure(args: Args) -> list[Metric]:
     return [
         *_rendered(run, trials),
         *(m for setup in SETUPS for turning in (False, True) for m in _against_opencv(run, trials, setup, turning)),
+        *_guided(run, trials),
         *_joints_and_clocks(run, trials),
         *_coverage(run, trials),
         *_drift(run, trials),
@@ -64,6 +68,20 @@ def _rendered(run: Callable[..., Rows], trials: Any) -> list[Metric]:
                 _worst(f"{name}, worst turn", rows, "deg", "°", 0.3 if noisy else 0.1),
             ]
     return metrics
+
+
+def _guided(run: Callable[..., Rows], trials: Any) -> list[Metric]:
+    """Poses as the node names them against poses at random, as many."""
+    rows = run("named poses", GUIDED_TRIALS, trials.guided_projected)
+    median = {key: float(np.median([row[key] for row in rows])) for key in ("mm", "deg", "random_mm", "random_deg")}
+    in_sight = sum(row["in_sight"] for row in rows) / sum(row["named"] for row in rows)
+    return [
+        Metric("14 views, from the sixth on named, median position", median["mm"], "mm", len(rows)),
+        Metric("the same, to 14 at random", median["mm"] / median["random_mm"], "times", len(rows), target="<= 1"),
+        Metric("median turn", median["deg"], "°", len(rows)),
+        Metric("the same, to 14 at random", median["deg"] / median["random_deg"], "times", len(rows), target="<= 1"),
+        Metric("named poses that have the board in sight", in_sight, "", len(rows)),
+    ]
 
 
 def _joints_and_clocks(run: Callable[..., Rows], trials: Any) -> list[Metric]:
@@ -103,7 +121,7 @@ def _gripper(run: Callable[..., Rows]) -> list[Metric]:
 
 def _against_opencv(run: Callable[..., Rows], trials: Any, setup: str, turning: bool) -> list[Metric]:
     name = f"{setup.replace('_', '-')}, 0.5 px, 1 mm{', 0.1°' if turning else ''}"
-    rows = run(name, TRIALS, trials.hand_eye_projected, setup=setup, turning=turning)
+    rows = run(name, HAND_EYE_TRIALS, trials.hand_eye_projected, setup=setup, turning=turning)
     solvers = sorted({key.removesuffix("_mm") for key in rows[0] if key.endswith("_mm")})
     found = []
     for what, unit, sign, bound in (("position", "mm", "mm", 3), ("turn", "deg", "°", 0.3)):

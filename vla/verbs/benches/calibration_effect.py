@@ -80,8 +80,8 @@ def _calibrate(folder: Path, fault: str) -> None:
     from vla.verbs._calibration_robot import drive as drive_arm
     from vla_calibration import store
     from vla_calibration.board import Board
-    from vla_calibration.capture import Session, SessionConfig
     from vla_calibration.kinematics import load_chain
+    from vla_calibration.session import Session, SessionConfig
     from vla_calibration.solve import solve_session
 
     file = _store(folder, fault)
@@ -101,7 +101,7 @@ def _worker(policy: str, folder: Path, name: str) -> Callable[[tuple[int, ...]],
     from vla.pipeline import open_pipeline
     from vla_calibration import store
     from vla_calibration.camera import pinhole
-    from vla_calibration.reexpress import as_seen_from
+    from vla_calibration.reexpress import redrawing
     from vla_sim.calibration_faults import Faults, FaultySuite, nominal_camera
     from vla_sim.rollout import run_episodes
 
@@ -119,7 +119,7 @@ def _worker(policy: str, folder: Path, name: str) -> Callable[[tuple[int, ...]],
             place, fov = nominal_camera()
             lens = pinhole(64, 64, fov)
             now, then = (lens, found.cameras["agent"].mount_from_camera), (lens, place)
-            correct = functools.partial(as_seen_from, now=now, then=then, plane_z_m=PLANE_Z_M)
+            correct = redrawing(now, then, PLANE_Z_M)
     suite: Any = FaultySuite(Faults(offsets, camera, correct))
     pipeline = open_pipeline(policy)
     return lambda seeds: run_episodes(pipeline, suite, seeds, n_action_steps=4, batch=20)
