@@ -37,6 +37,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             data = file.read(_LIMIT_BYTES + 1)
+    except FileNotFoundError as error:
+        raise BadCalibration(f"there is no {path}: give its path, or make it, see docs/calibration.md") from error
     except OSError as error:
         raise BadCalibration(f"cannot read {path}: {error.strerror}") from error
     if len(data) > _LIMIT_BYTES:

@@ -87,4 +87,4 @@ def test_the_command_rolls_out_and_an_uncalibrated_robot_is_not_run(
     assert main(["calibrate", "verifier", "--policy", str(folder), "--verifier", "vgps"]) == 2
     assert "no fitted verifier 'vgps'" in capsys.readouterr().err
     assert main(["run", "--policy", str(folder), "--calibration", str(tmp_path / "none.yaml")]) == 2
-    assert "cannot read" in capsys.readouterr().err
+    assert "there is no" in capsys.readouterr().err
