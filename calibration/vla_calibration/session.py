@@ -52,7 +52,7 @@ class Session:
         """Raises BadCalibration: a line is no view, or one that `add` would refuse; says which."""
         self.run, self.config = run, config
         self.views: list[View] = []
-        for i, row in enumerate(_rows(run)):
+        for i, row in enumerate(run.rows()):
             where = f"{run.path}, view {i}"
             view = _view(row, where, config)
             try:
@@ -146,13 +146,6 @@ def _view(row: dict[str, Any], where: str, config: SessionConfig) -> View:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise BadCalibration(f"{where} is not a view ({error}); remove the line") from error
-
-
-def _rows(run: Run) -> list[dict[str, Any]]:
-    try:
-        return run.rows()
-    except RecursionError as error:
-        raise BadCalibration(f"{run.path}: a view is nested too deep; remove the line") from error
 
 
 def _require_own_files(folder: Path) -> None:

@@ -186,7 +186,7 @@ def run(
         KeyboardInterrupt: Ctrl-C or SIGTERM; the nodes are ended first.
     """
     record = Run.create(folder, "ros", config)
-    with _sigterm_interrupts(), Session.opened(folder) as session:
+    with _signals_interrupt(), Session.opened(folder) as session:
         session.start(SIM, {"suite": config.suite, "rate_scale": config.rate_scale, "seed": config.seed})
         folder_of_policy = Path(config.policy.rpartition(":")[2])  # scheme:folder, or folder
         safety = {"spec": str(folder_of_policy / "spec.json"), "n_action_steps": config.n_action_steps}
@@ -244,8 +244,11 @@ def _is_command(line: dict[str, Any], mode: str, after_ns: int = 0) -> bool:
 
 
 @contextlib.contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
-    """While the block runs, SIGTERM is a Ctrl-C. Only a main thread may set signal handlers; elsewhere: no change."""
+def _signals_interrupt() -> Iterator[None]:
+    """While the block runs, SIGTERM and SIGINT are a Ctrl-C, SIGINT even where a shell in the background ignores it.
+
+    Only a main thread may set signal handlers; elsewhere: no change.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -253,8 +256,9 @@ def _sigterm_interrupts() -> Iterator[None]:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -125,7 +125,7 @@ def test_a_session_that_points_elsewhere(good: Path, tmp_path: Path, refused: Ca
     assert outside.read_bytes() == before
     (session / "episodes.jsonl").unlink()
     (session / "episodes.jsonl").write_text("[" * 100_000 + "\n")
-    assert "nested too deep" in refused("solve", "--session", session)
+    assert "line 1 is not JSON" in refused("solve", "--session", session)
     assert "is a file: choose a folder" in refused("capture", "--session", outside)
 
 

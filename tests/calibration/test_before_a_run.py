@@ -45,7 +45,7 @@ def as_trained(spec: Spec, moved_m: float = 0.0) -> Calibration:
 
 def test_what_may_run_what_a_person_is_told_and_what_is_refused(tmp_path: Path) -> None:
     spec, path = tabletop(), tmp_path / "panda.yaml"
-    with pytest.raises(BadCalibration, match="there is no .*panda.yaml: give its path"):
+    with pytest.raises(BadCalibration, match=r"there is no .*panda\.yaml: give its path"):
         require_calibrated(path, spec)
     store.add(path, spec.robot, as_trained(spec))
     assert require_calibrated(path, spec) == []

@@ -142,7 +142,7 @@ def test_a_policy_that_was_trained_on_meanwhile_is_another(policy: Path, tmp_pat
         (["--seed", "-1"], "seed not negative"),
         (["--workers", "0"], "workers must be within 1 and"),
         (["--workers", "100000"], "workers must be within 1 and"),
-        (["--candidates", "100000"], "n_candidates must be within 1 and"),
+        (["--candidates", "100000"], "n_candidates must be a whole number from 1 to 4096"),
         (["--noise-scale", "nan"], "noise_scale must be finite"),
         (["--suite", "tabletop:blue"], "no variant 'blue'"),
         (["--suite", "lift:blue"], "no variant 'blue'"),
