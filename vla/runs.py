@@ -191,12 +191,13 @@ def alone(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise BadConfig(
+                f"another process is writing into {folder}; wait for it or end it, or choose another"
+            ) from error
         yield
-    except BlockingIOError as error:
-        raise BadConfig(
-            f"another process is writing into {folder}; wait for it or end it, or choose another"
-        ) from error
     finally:
         os.close(handle)
 
