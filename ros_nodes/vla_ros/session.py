@@ -40,6 +40,8 @@ class SessionConfig:
     """Verifier that chooses among the candidates; without one the first is taken."""
     candidates: int = 1
     """Action chunks sampled for each observation."""
+    noise_scale: float = 1.0
+    """Standard deviation of the candidates' noise."""
     n_action_steps: int = 4
     """Actions of a chunk that are executed before the next decision."""
     rate_scale: float = 1.0
@@ -197,6 +199,7 @@ def run(
                 "policy": config.policy,
                 "verifier": config.verifier or "",
                 "candidates": config.candidates,
+                "noise_scale": config.noise_scale,
                 "n_action_steps": config.n_action_steps,
                 "calibration": config.calibration,
             },

@@ -19,6 +19,8 @@ from vla.verbs import _stages
 
 VERIFIER = "privileged_advantage"
 K = 16
+NOISE = 0.6
+"""Standard deviation of the noise of candidates that are chosen among: a policy this good wants them close."""
 ARMS = ("single", "verified", "onnx", "swapped")
 MADE = {"stages.json", "dataset", "policy", *ARMS, "bundle", "ros", "summary.json", "report.html"}
 """Everything the demo writes: a demo that starts anew removes these."""
@@ -178,7 +180,7 @@ def _evaluate(args: Args) -> dict[str, Any]:
     from vla.statistics import paired
 
     single = _arm(args, "single")
-    verified = _arm(args, "verified", verifier=VERIFIER, n_candidates=K)
+    verified = _arm(args, "verified", verifier=VERIFIER, n_candidates=K, noise_scale=NOISE)
     swapped = _arm(args, "swapped", swap_instruction=True)
     a, b = (outcomes(Run.open(args.out / arm)) for arm in ("verified", "single"))
     skills = {k: v for k, v in single.items() if k != "all"}
@@ -217,7 +219,8 @@ def _export(args: Args) -> dict[str, Any]:
 
 
 def _evaluate_onnx(args: Args) -> dict[str, Any]:
-    found = _arm(args, "onnx", policy=args.out / "bundle", verifier=VERIFIER, n_candidates=K)
+    bundle = args.out / "bundle"
+    found = _arm(args, "onnx", policy=bundle, verifier=VERIFIER, n_candidates=K, noise_scale=NOISE)
     return {"success_onnx": found["all"]}
 
 
@@ -229,6 +232,7 @@ def _ros(args: Args) -> dict[str, Any]:
         suite=args.suite,
         verifier=VERIFIER,
         candidates=K,
+        noise_scale=NOISE,
         successes=args.ros_successes,
         episodes=2 * args.ros_successes,
         rate_scale=2.0,

@@ -21,6 +21,8 @@ class Args:
     """Verifier that chooses among the candidates; without one the first is taken."""
     candidates: int = 1
     """Action chunks sampled for each observation."""
+    noise_scale: float = 1.0
+    """Standard deviation of the candidates' noise."""
     n_action_steps: int = 4
     """Actions of a chunk that are executed before the next decision."""
     seed: int = 2_000_000
@@ -41,7 +43,7 @@ def main(args: Args) -> int:
         if decision.chunk is None:
             print(f"  step {env.steps}: HOLD, {decision.verdict.reason}", flush=True)
 
-    pipeline = open_pipeline(args.policy, args.verifier, args.candidates)
+    pipeline = open_pipeline(args.policy, args.verifier, args.candidates, args.noise_scale)
     if args.calibration is not None:
         from vla_calibration.drift import require_calibrated
 

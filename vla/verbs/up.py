@@ -25,6 +25,8 @@ class Args:
     """Verifier that chooses among the candidates; without one the first is taken."""
     candidates: int = 1
     """Action chunks sampled for each observation."""
+    noise_scale: float = 1.0
+    """Standard deviation of the candidates' noise."""
     n_action_steps: int = 4
     """Actions of a chunk that are executed before the next decision."""
     rate_scale: float = 1.0
@@ -48,6 +50,7 @@ def main(args: Args) -> int:
         suite=args.suite,
         verifier=args.verifier,
         candidates=args.candidates,
+        noise_scale=args.noise_scale,
         n_action_steps=args.n_action_steps,
         rate_scale=args.rate_scale,
         successes=args.episodes,

@@ -100,7 +100,8 @@ def _rivals(lab: _Lab) -> list[Metric]:
 
 def _demo_policy(lab: _Lab, policy: Path) -> list[Metric]:
     single = lab.arm("demo_single", str(policy))
-    verified = lab.arm("demo_verified", str(policy), verifier=VERIFIER, n_candidates=16)
+    settings = {"verifier": VERIFIER, "n_candidates": demo.K, "noise_scale": demo.NOISE}
+    verified = lab.arm("demo_verified", str(policy), **settings)
     test = paired(verified, single)
     change = gain("demo policy, gain", test, ">= -1")
     return [share("demo policy, single sample", single), share(f"demo policy, {VERIFIER}, K=16", verified), change]
