@@ -81,6 +81,15 @@ def test_a_policy_that_is_not_there_is_an_error_and_no_traceback(policy: Path, t
     assert "cannot read spec" in errors or "no policy at" in errors
 
 
+@pytest.mark.parametrize("verb", ["up", "run"])
+def test_the_noise_asked_for_is_the_noise_of_the_policy(verb: str, policy: Path) -> None:
+    where = ["--bundle" if verb == "up" else "--policy", f"fake:{policy}"]
+    argv = [sys.executable, "-m", "vla.cli", verb, *where, "--noise-scale", "-1"]
+    done = subprocess.run(argv, capture_output=True, text=True, cwd=policy, timeout=60)
+    assert done.returncode == 2
+    assert "noise_scale must be finite and not negative, got -1.0" in done.stderr
+
+
 def test_the_same_policy_runs_without_ros(policy: Path) -> None:
     argv = [
         sys.executable,
