@@ -54,10 +54,12 @@ class CameraEntry:
     """Frame that carries it: "base" or "hand"."""
     mount_from_camera: Doubles
     """(4, 4)."""
-    covariance: Doubles
-    """(6, 6) of its twist, [m] then [rad], in the camera's frame."""
-    rms_px: float
+    covariance: Doubles | None
+    """(6, 6) of its twist, [m] then [rad], in the camera's frame; None where another program measured it."""
+    rms_px: float | None
+    """Root mean square reprojection error; None likewise."""
     views: int
+    """Views of a board it was found from."""
     far_from_board: Doubles | None = None
     """(4, 4) where the board was: base_from_board for a camera on the hand, hand_from_board for one in the base."""
     intrinsics_covariance: Doubles | None = None
@@ -245,12 +247,13 @@ def _camera(data: Any, where: str) -> CameraEntry:
     if data["mount"] not in ("base", "hand"):
         raise BadCalibration(f"{where}: mount {data['mount']!r} is neither 'base' nor 'hand'")
     place = checked(numbers(data["mount_from_camera"], (4, 4), f"{where}, mount_from_camera"), where)
-    rms = float(numbers(data["rms_px"], (), f"{where}, rms_px"))
-    if rms < 0 or np.linalg.norm(place[:3, 3]) > _MAX_MOUNT_M:
+    rms = None if data["rms_px"] is None else float(numbers(data["rms_px"], (), f"{where}, rms_px"))
+    if (rms is not None and rms < 0) or np.linalg.norm(place[:3, 3]) > _MAX_MOUNT_M:
         raise BadCalibration(f"{where}: {rms} px, at {place[:3, 3].tolist()} m, is no camera's of this arm. {CURE}")
     board, of_lens = data["far_from_board"], data.get("intrinsics_covariance")  # files from before have none
-    covariance = _covariance(data["covariance"], 6, f"{where}, covariance")
-    if np.trace(covariance) > _MAX_VARIANCE:
+    given = data["covariance"]
+    covariance = None if given is None else _covariance(given, 6, f"{where}, covariance")
+    if covariance is not None and np.trace(covariance) > _MAX_VARIANCE:
         raise BadCalibration(f"{where}: its place is known to {np.sqrt(np.trace(covariance)):.1f} m. {CURE}")
     n = 4 + len(distortion)
     return CameraEntry(

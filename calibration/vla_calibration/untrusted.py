@@ -32,6 +32,12 @@ class _Plain(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+# PyYAML takes 1e-05 for a word; ROS's programs in C++ write such numbers.
+_Plain.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """An object in YAML: limited in size and depth, no tags, no aliases, each key once."""
     try:

@@ -29,7 +29,7 @@ from vla.errors import BadCalibration, BadConfig, VlaError
 from vla_calibration.board import Board
 from vla_calibration.camera import CameraModel, Model
 from vla_calibration.capture import advice
-from vla_calibration.export import ROS_MODELS
+from vla_calibration.exchange import ROS_MODELS
 from vla_calibration.geometry import Doubles, transform
 from vla_calibration.kinematics import Chain, load_chain
 from vla_calibration.next_pose import NextPose, next_pose

@@ -12,11 +12,12 @@ import yaml
 from test_geometry import FISHEYE, HOME, PANDA, RADTAN
 
 from vla import registry
+from vla.cli import main
 from vla.errors import BadCalibration, BadConfig
 from vla.spec import Drift, Spec, differences, pose_distance
 from vla_calibration import store
 from vla_calibration.drift import check_spec, pose_of
-from vla_calibration.export import (
+from vla_calibration.exchange import (
     camera_info,
     handeye,
     patch_model,
@@ -162,6 +163,39 @@ def test_ros_camera_info_and_easy_handeye(camera: Any, tmp_path: Path) -> None:
         read_handeye(path)
     with pytest.raises(BadCalibration, match="no camera_info"):
         read_camera_info(path)
+
+
+def test_what_other_programs_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ours, theirs, out = tmp_path / "ours.yaml", tmp_path / "theirs.yaml", tmp_path / "out"
+    store.add(ours, "panda", calibration())
+    assert main(["calibrate", "export", "--store", str(ours), "--out", str(out)]) == 0
+    lens, place = out / "agent.camera_info.yaml", out / "agent.handeye.yaml"
+    lens.write_text(lens.read_text().replace(f"{RADTAN.distortion[-1]}", "1e-05", 1))  # as C++ writes it
+
+    def run(*files: object) -> tuple[int, str]:
+        code = main(["calibrate", "import", "--store", str(theirs), "--robot", "panda", *map(str, files)])
+        said = capsys.readouterr()
+        return code, said.out + said.err
+
+    code, said = run()
+    assert code == 2
+    assert "import needs --camera-info, ROS's YAML, or --handeye, easy_handeye2's file, or both" in said
+    code, said = run("--handeye", place)
+    assert code == 2
+    assert "does not know this camera yet: give --camera-info as well" in said
+    code, said = run("--handeye", place, "--camera-info", lens)
+    assert code == 0
+    assert "imported, nothing says how sure" in said
+    found = store.load(theirs, "panda").cameras["agent"]
+    assert found.intrinsics == replace(RADTAN, distortion=(*RADTAN.distortion[:-1], 1e-5))
+    assert (found.mount, found.covariance, found.rms_px) == ("base", None, None)
+    assert max(distance(found.mount_from_camera, PLACE)) < 1e-9
+    lens.write_text(yaml.safe_dump(camera_info("agent", FISHEYE)))
+    assert run("--camera-info", lens)[0] == 0
+    newest = store.load(theirs, "panda")
+    assert (newest.version, newest.note) == (2, "camera agent from agent.camera_info.yaml")
+    assert newest.cameras["agent"].intrinsics == FISHEYE
+    assert max(distance(newest.cameras["agent"].mount_from_camera, PLACE)) < 1e-9
 
 
 URDF = """<robot name="r"><joint name="a" type="revolute"><parent link="base"/><child link="l"/>

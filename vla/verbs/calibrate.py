@@ -1,15 +1,17 @@
 """Calibrate cameras and joints, keep the results, and check a robot against its policy.
 
-capture: take guided views into --session; in simulation the arm drives itself (a robot's views: the ROS node).
-solve:   intrinsics, camera place and joint offsets from --session, added as a version to --store.
-show:    the newest version in --store (or --version). diff: two versions, --version against the newest.
-check:   --store against the camera places in the spec of --policy, and what is seen now against --store: views of a
-         board (--live, a session of a few), or the gripper itself (--stills, with --meshes and --model); exits 1 when
-         the policy must not run.
-export:  camera_info, easy_handeye2 and patched model files from --store into --out.
-reexpress: --dataset as it would be under the newest calibration, into --out: --camera was moved, or the base was.
-time, tool, gripper: the camera's clock, the tool's tip or the gripper's width from --recording, added to --store.
-verifier: the score of --verifier as a probability of success, from rollouts of --policy in simulation; saved with it.
+- capture: take guided views into --session; in simulation the arm drives itself (a robot's views: the ROS node).
+- solve: intrinsics, camera place and joint offsets from --session, added as a version to --store.
+- show: the newest version in --store (or --version).
+- diff: two versions, --version against the newest.
+- check: --store against the camera places in the spec of --policy, and what is seen now against --store: views of a
+board (--live, a session of a few), or the gripper itself (--stills, with --meshes and --model); exits 1 when the policy
+must not run.
+- export: camera_info, easy_handeye2 and patched model files from --store into --out.
+- import: the lens of --camera-info and the place of --handeye, either or both, into --store.
+- reexpress: --dataset as it would be under the newest calibration, into --out: --camera was moved, or the base was.
+- time, tool, gripper: the camera's clock, the tool's tip or the gripper's width from --recording, added to --store.
+- verifier: the score of --verifier as a probability of success, from rollouts of --policy in simulation; saved with it.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
 
 Action = Literal[
-    "capture", "solve", "show", "diff", "check", "export", "reexpress", "time", "tool", "gripper", "verifier"
+    "capture", "solve", "show", "diff", "check", "export", "import", "reexpress", "time", "tool", "gripper", "verifier"
 ]
 
 
@@ -67,6 +69,10 @@ class Args:
     """Folder of the arm's STL files; docs/calibration.md has their names."""
     out: Path | None = None
     """Folder to export into, calibration_export unless told, or of the new dataset."""
+    camera_info: Path | None = None
+    """ROS's camera_info YAML to import: the lens of --camera."""
+    handeye: Path | None = None
+    """easy_handeye2's file to import: where --camera is."""
     dataset: Path | None = None
     """LeRobotDataset to re-express."""
     moved: Literal["camera", "base"] = "camera"
@@ -96,6 +102,7 @@ def main(args: Args) -> int:
         "diff": _diff,
         "check": _check,
         "export": _export,
+        "import": _import,
         "reexpress": _reexpress,
         "time": _recording,
         "tool": _recording,
@@ -231,13 +238,26 @@ def _gripper(args: Args, calibration: Calibration, limits: Drift) -> DriftResult
 def _export(args: Args) -> int:
     from vla.errors import BadConfig
     from vla_calibration import store
-    from vla_calibration.export import export
+    from vla_calibration.exchange import export
 
     out = args.out or Path("calibration_export")
     if out.exists() and not out.is_dir():
         raise BadConfig(f"--out {out} is a file: choose a folder")
     for path in export(store.load(args.store), out, args.model):
         print(path)
+    return 0
+
+
+def _import(args: Args) -> int:
+    from vla_calibration import store
+    from vla_calibration.exchange import imported
+
+    before = store.load(args.store, args.robot) if args.store.exists() else store.Calibration()
+    entry = imported(args.camera_info, args.handeye, before.cameras.get(args.camera))
+    files = " and ".join(path.name for path in (args.camera_info, args.handeye) if path is not None)
+    found = replace(before, cameras=before.cameras | {args.camera: entry}, note=f"camera {args.camera} from {files}")
+    print(f"{args.store}: version {store.add(args.store, args.robot, found)}")
+    _print(found)
     return 0
 
 
@@ -312,13 +332,17 @@ def _print(found: Calibration) -> None:
 
     for name, entry in found.cameras.items():
         x, y, z = entry.mount_from_camera[:3, 3]
-        std = np.sqrt(np.diag(entry.covariance))
-        mm, deg = 1e3 * np.linalg.norm(std[:3]), np.rad2deg(np.linalg.norm(std[3:]))
+        sure, seen = "imported, nothing says how sure", ""
+        if entry.covariance is not None:
+            std = np.sqrt(np.diag(entry.covariance))
+            sure = f"±{1e3 * np.linalg.norm(std[:3]):.2f} mm ±{np.rad2deg(np.linalg.norm(std[3:])):.3f} degrees"
+        if entry.rms_px is not None:
+            seen = f"; reprojection {entry.rms_px:.3f} px over {entry.views} views"
         lens = entry.intrinsics
-        print(f"camera {name}: on the {entry.mount} at ({x:.4f}, {y:.4f}, {z:.4f}) m, ±{mm:.2f} mm ±{deg:.3f} degrees")
+        print(f"camera {name}: on the {entry.mount} at ({x:.4f}, {y:.4f}, {z:.4f}) m, {sure}")
         print(
             f"  {lens.model} {lens.width} x {lens.height}, fx {lens.fx:.2f}, fy {lens.fy:.2f}, cx {lens.cx:.2f}, "
-            f"cy {lens.cy:.2f}; reprojection {entry.rms_px:.3f} px over {entry.views} views"
+            f"cy {lens.cy:.2f}{seen}"
         )
     for name, offset in found.joints.items():
         print(f"joint {name}: {np.rad2deg(offset.value):+.3f} ± {np.rad2deg(offset.std):.3f} degrees")

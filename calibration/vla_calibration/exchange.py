@@ -1,4 +1,4 @@
-"""A calibration for other programs: ROS's camera_info, easy_handeye2, and URDF or MJCF with the offsets in."""
+"""Calibrations of and for other programs: ROS's camera_info, easy_handeye2, and URDF or MJCF with the offsets in."""
 
 from __future__ import annotations
 
@@ -116,6 +116,27 @@ def read_handeye(path: Path) -> tuple[str, Doubles]:
     if abs(np.linalg.norm(quaternion) - 1) > 1e-3:
         raise BadCalibration(f"{path}: rotation {quaternion.tolist()} is no unit quaternion in the order x, y, z, w")
     return "hand" if kind == "eye_in_hand" else "base", transform(Rotation.from_quat(quaternion).as_matrix(), position)
+
+
+def imported(camera_info: Path | None, handeye: Path | None, before: CameraEntry | None) -> CameraEntry:
+    """A camera from another program's files; what is not given stays as the store has it.
+
+    Neither file says how sure it is, so the entry does not either.
+
+    Raises:
+        BadCalibration: neither file, a file that is none, or lens or place are known from nowhere.
+    """
+    if camera_info is None and handeye is None:
+        raise BadCalibration("import needs --camera-info, ROS's YAML, or --handeye, easy_handeye2's file, or both")
+    lens = None if camera_info is None else read_camera_info(camera_info)
+    place = None if handeye is None else read_handeye(handeye)
+    if before is not None:
+        lens = lens or before.intrinsics
+        place = place or (before.mount, before.mount_from_camera)
+    if lens is None or place is None:
+        other = "--camera-info" if lens is None else "--handeye"
+        raise BadCalibration(f"the store does not know this camera yet: give {other} as well")
+    return CameraEntry(lens, *place, None, None, 0)
 
 
 def patch_model(path: Path, offsets_rad: dict[str, float]) -> str:
