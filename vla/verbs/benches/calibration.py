@@ -2,13 +2,15 @@
 
 Rendered: boards drawn by MuJoCo through a lens with distortion; "noisy" adds blur of 0.8 px, noise of 10 grey levels,
 and something in front of the lens in every third image. Projected: corners with Gaussian noise, where hundreds of
-trials are needed. Each row is the worst or the median over its trials, as it says.
+trials are needed. Each row is the worst or the median over its trials, as it says. Photographed: a real chessboard
+before two real cameras, the images that come with OpenCV's samples (Debian: opencv-doc), where they are installed.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +28,8 @@ COVERAGE_TRIALS = 500
 DRIFT_TRIALS = 500
 GRIPPER_TRIALS = 200
 SEED = 9_000_000
+PHOTOGRAPHS = Path("/usr/share/doc/opencv-doc/examples/data")
+"""Where Debian's opencv-doc puts them: 13 by each camera."""
 SETUPS = ("eye_in_hand", "eye_to_hand")
 
 Rows = list[dict[str, Any]]
@@ -37,6 +41,7 @@ def measure(args: Args) -> list[Metric]:
 
     run = functools.partial(_trials, args)
     return [
+        *_photographed(),
         *_rendered(run, trials),
         *(m for setup in SETUPS for turning in (False, True) for m in _against_opencv(run, trials, setup, turning)),
         *_guided(run, trials),
@@ -67,6 +72,32 @@ def _rendered(run: Callable[..., Rows], trials: Any) -> list[Metric]:
                 _worst(f"{name}, worst", rows, "mm", "mm", 3 if noisy else 1),
                 _worst(f"{name}, worst turn", rows, "deg", "°", 0.3 if noisy else 0.1),
             ]
+    return metrics
+
+
+def _photographed() -> list[Metric]:
+    """Lenses of two real cameras, whose truth nobody knows: how well one lens explains all of a camera's images."""
+    import cv2
+
+    from vla_calibration.board import Board
+    from vla_calibration.intrinsics import calibrate_intrinsics
+
+    board = Board("chessboard", columns=10, rows=7, square_m=0.025)
+    metrics = []
+    for side in ("left", "right"):
+        files = sorted(PHOTOGRAPHS.glob(f"{side}[0-9][0-9].jpg"))
+        if not files:
+            print(f"{PHOTOGRAPHS} has no {side}*.jpg: without its rows. On Debian and Ubuntu: apt install opencv-doc")
+            continue
+        images = [cv2.cvtColor(cv2.imread(str(file)), cv2.COLOR_BGR2RGB) for file in files]
+        views = [view for image in images if (view := board.detect(image)) is not None]
+        found = calibrate_intrinsics(views, board, (images[0].shape[1], images[0].shape[0]))
+        name = f"photographs, {side} camera"
+        metrics += [
+            Metric(f"{name}, images used", len(found.used) / len(files), "", len(files), target=">= 1"),
+            Metric(f"{name}, reprojection", found.rms_px, "px", len(found.used), target="<= 0.5"),
+            Metric(f"{name}, focal length, one standard deviation", float(100 * found.std[0] / found.camera.fx), "%"),
+        ]
     return metrics
 
 
