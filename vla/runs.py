@@ -203,11 +203,16 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Write JSON, as `write_text` does."""
+    """Write JSON, as `write_bytes` does."""
     write_text(path, json.dumps(to_plain(data), indent=2) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
+    """Write a text file, as `write_bytes` does."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
     """Write a file so that a reader sees the old one or the whole new one, never half of it.
 
     Raises:
@@ -215,8 +220,8 @@ def write_text(path: Path, text: str) -> None:
     """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with part.open("w") as file:
-            file.write(text)
+        with part.open("wb") as file:
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)

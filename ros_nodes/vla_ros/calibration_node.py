@@ -3,14 +3,16 @@
 Capture: the arm is moved by a person or a planner, never by this node; `~/capture` (std_srvs/Trigger) takes the newest
 image, with the hand's pose and the joint states of the same moment, into a session folder. Its answer says what the
 view was worth, or why it was refused, and which pose would tell most next; that pose is latched on `next_hand_pose`
-(and `next_joints`, with the arm's model), and in words on /diagnostics. Publish: every calibrated camera of the robot's
-file, once, latched.
+(and `next_joints`, with the arm's model), and in words on /diagnostics. `~/still` adds the newest image and joint
+states to a file for the drift check without a board. Publish: every calibrated camera of the robot's file, once,
+latched.
 """
 
 from __future__ import annotations
 
 import sys
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -35,6 +37,7 @@ from vla_calibration.kinematics import Chain, load_chain
 from vla_calibration.next_pose import NextPose, next_pose
 from vla_calibration.rig import Setup, View
 from vla_calibration.session import Session, SessionConfig
+from vla_calibration.stills import add_still
 from vla_calibration.store import CameraEntry, load
 from vla_ros import interface, messages
 from vla_ros.node import declared, spin
@@ -60,12 +63,14 @@ _KEPT = 200
 
 @dataclass(frozen=True)
 class CalibrationNodeConfig:
-    """What is captured and published; leave `session` or `store` empty for only one of them."""
+    """What is captured and published; leave `store`, `session` or `stills` empty where it is not wanted."""
 
     store: str = ""
     """The robot's calibration file to publish."""
     session: str = ""
     """Folder to capture views into; an interrupted session goes on."""
+    stills: str = ""
+    """npz file that stills of the gripper are added to, for `vla calibrate check --stills`."""
     robot: str = "panda_tabletop"
     """Name of the robot."""
     camera: str = "agent"
@@ -94,8 +99,8 @@ class CalibrationNodeConfig:
     def __post_init__(self) -> None:
         if self.setup not in ("eye_in_hand", "eye_to_hand") or self.lens not in ROS_MODELS:
             raise BadConfig(f"setup {self.setup!r} or lens {self.lens!r}: see the parameters' descriptions")
-        if not self.store and not self.session:
-            raise BadConfig("give `store` to publish a calibration, `session` to capture one, or both")
+        if not (self.store or self.session or self.stills):
+            raise BadConfig("give `store` to publish a calibration, `session` to capture one, `stills` to check one")
 
 
 class CalibrationNode(Node):  # type: ignore[misc]
@@ -112,6 +117,8 @@ class CalibrationNode(Node):  # type: ignore[misc]
         self._latched: dict[str, Any] = {}
         self._known: CameraEntry | None = None
         self._chain: Chain | None = None
+        if self._config.model:
+            self._chain = load_chain(Path(self._config.model), self._config.hand)
         if self._config.store:
             cameras = load(Path(self._config.store), self._config.robot).cameras
             self._known = cameras.get(self._config.camera)
@@ -119,16 +126,17 @@ class CalibrationNode(Node):  # type: ignore[misc]
         if self._config.session:
             c = self._config
             self._board = Board(columns=c.columns, rows=c.rows, square_m=c.square_m, marker_m=c.marker_m)
-            if self._config.model:
-                self._chain = load_chain(Path(self._config.model), self._config.hand)
             self._status: tuple[str, dict[str, float]] | None = None
             self.create_timer(1.0, self._tell, clock=Clock(clock_type=ClockType.STEADY_TIME))
             self._diagnostics = self.create_publisher(DiagnosticArray, interface.DIAGNOSTICS, interface.EVENTS)
+            self.create_subscription(PoseStamped, HAND_POSE, self._on_hand, interface.NEWEST)
+            self._serve("~/capture", self._capture)
+        if self._config.stills:
+            self._serve("~/still", self._still)
+        if self._config.session or self._config.stills:
             topic = interface.image_topic(self._config.camera)
             self.create_subscription(ImageMessage, topic, self._on_image, interface.IMAGES)
-            self.create_subscription(PoseStamped, HAND_POSE, self._on_hand, interface.NEWEST)
             self.create_subscription(JointState, ARM_JOINTS, self._on_joints, interface.NEWEST)
-            self.create_service(Trigger, "~/capture", self._on_capture)
 
     def close(self) -> None:
         """Every view is on disk already."""
@@ -142,25 +150,26 @@ class CalibrationNode(Node):  # type: ignore[misc]
     def _on_joints(self, message: JointState) -> None:
         self._joints.append(message)
 
-    def _on_capture(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        try:
-            response.message = self._capture()
-            response.success = True
-        except VlaError as error:
-            response.message = str(error)
-            response.success = False
-        return response
+    def _serve(self, name: str, work: Callable[[], str]) -> None:
+        """A service that does `work` and answers with its words, or with why it could not."""
+
+        def answer(_: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+            try:
+                response.message = work()
+                response.success = True
+            except VlaError as error:
+                response.message = str(error)
+                response.success = False
+            return response
+
+        self.create_service(Trigger, name, answer)
 
     def _capture(self) -> str:
         """Take one view. Raises BadConfig, BadCalibration, BadObservation."""
-        taken, hand, arm = self._moment()
+        taken, parts = self._moment(HAND_POSE)
+        hand, arm = parts[HAND_POSE], parts.get(ARM_JOINTS)
         stamp_ns = _stamp_ns(taken)
-        joints = None if arm is None else np.array(arm.position, np.float64)
-        if self._chain is not None and arm is not None and tuple(arm.name) != self._chain.names:
-            raise BadConfig(
-                f"{ARM_JOINTS} has {list(arm.name)}, the model's arm {list(self._chain.names)}: publish these, in this "
-                "order"
-            )
+        joints = None if arm is None else self._angles(arm)
         image = messages.image_of(taken)
         session = self._opened(image.shape[1], image.shape[0])
         found = session.config.board.detect(image)
@@ -170,23 +179,37 @@ class CalibrationNode(Node):  # type: ignore[misc]
         corners = f"{len(found.ids)} of {session.config.board.n_corners} corners"
         return f"view {len(session.views)}: {corners}; {self._say_next(session, stamp_ns)}"
 
-    def _moment(self) -> tuple[ImageMessage, PoseStamped, JointState | None]:
-        """The newest image that has a pose of the same moment, and joint states where there are any.
+    def _still(self) -> str:
+        """Add one still. Raises BadConfig, BadCalibration, BadObservation, Missing."""
+        taken, parts = self._moment(ARM_JOINTS)
+        n = add_still(Path(self._config.stills), messages.image_of(taken), self._angles(parts[ARM_JOINTS]))
+        return f"still {n} in {self._config.stills}; three are enough, the wrist turned between them"
+
+    def _angles(self, arm: JointState) -> Doubles:
+        """(J,) joint angles [rad]. Raises BadConfig: they are not those of the model, or not in its order."""
+        if self._chain is not None and tuple(arm.name) != self._chain.names:
+            raise BadConfig(
+                f"{ARM_JOINTS} has {list(arm.name)}, the model's arm {list(self._chain.names)}: publish these, in this "
+                "order"
+            )
+        return np.array(arm.position, np.float64)
+
+    def _moment(self, needed: str) -> tuple[ImageMessage, dict[str, Any]]:
+        """The newest image that has the `needed` message of the same moment, and all that came of that moment.
 
         Each topic arrives on its own: of the very newest image the pose may still be on its way.
         """
-        if not self._images or not self._hands:
-            lacking = [n for n, m in ((self._config.camera, self._images), (HAND_POSE, self._hands)) if not m]
+        came = {name: kept for name, kept in ((HAND_POSE, self._hands), (ARM_JOINTS, self._joints)) if kept}
+        if not self._images or needed not in came:
+            lacking = [n for n, there in ((self._config.camera, self._images), (needed, needed in came)) if not there]
             raise BadConfig(f"nothing came yet from {' and '.join(lacking)}: is its publisher running?")
         apart = {}
         for taken in reversed(self._images):
             stamp_ns = _stamp_ns(taken)
-            hand = min(self._hands, key=lambda m: abs(_stamp_ns(m) - stamp_ns))
-            arm = min(self._joints, key=lambda m: abs(_stamp_ns(m) - stamp_ns), default=None)
-            parts = {HAND_POSE: hand} | ({} if arm is None else {ARM_JOINTS: arm})
+            parts = {name: min(kept, key=lambda m: abs(_stamp_ns(m) - stamp_ns)) for name, kept in came.items()}
             apart = {name: abs(_stamp_ns(message) - stamp_ns) for name, message in parts.items()}
             if max(apart.values()) <= _MAX_APART_NS:
-                return taken, hand, arm
+                return taken, parts
         far = ", ".join(f"{name} by {ns / 1e6:.0f} ms" for name, ns in apart.items() if ns > _MAX_APART_NS)
         raise BadConfig(
             f"apart from the image: {far}, at most {_MAX_APART_NS / 1e6:.0f} are allowed: check that both use one "

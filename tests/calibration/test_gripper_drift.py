@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from vla_calibration import store
 from vla_calibration.contour import Mesh, read_stl
 from vla_calibration.geometry import moved
 from vla_calibration.gripper_drift import Still, check_gripper, in_sight
+from vla_calibration.stills import add_still
 from vla_calibration.store import Calibration, CameraEntry, Offset
 
 PLACE, _ = stand()
@@ -81,7 +83,19 @@ def test_the_command_and_its_files(
     replace(spec, cameras=tuple(replace(c, pose=None) for c in spec.cameras)).save(Path("policy/spec.json"))
     joints = np.array([s.joints for s in stills])
     reported = joints - [0, 0, np.deg2rad(3), 0, 0, 0, 0]  # as calibrated below
-    np.savez(Path("stills.npz"), images=np.array([s.image for s in stills]), joints=reported)
+    n = [add_still(Path("stills.npz"), s.image, q) for s, q in zip(stills, reported, strict=True)]
+    assert n == [1, 2]
+    before = Path("stills.npz").read_bytes()
+    for image, angles, says in (
+        (stills[0].image[:-2], reported[0], "now came (478, 640, 3)"),
+        (stills[0].image, reported[0, :6], "begin another file"),
+    ):
+        with pytest.raises(BadCalibration, match=re.escape(says)):
+            add_still(Path("stills.npz"), image, angles)
+    monkeypatch.setattr("vla_calibration.stills._LIMIT_BYTES", 5 * stills[0].image.nbytes)
+    with pytest.raises(BadCalibration, match="is full with 2 stills"):
+        add_still(Path("stills.npz"), stills[0].image, reported[0])
+    assert Path("stills.npz").read_bytes() == before
     found = Calibration({"agent": ENTRY}, {"joint3": Offset(float(np.deg2rad(3)), 1e-4)})
     store.add(Path("calibration.yaml"), "panda_tabletop", found)
     check = ["calibrate", "check", "--policy", "policy", "--model", str(PANDA), "--hand", "hand", "--meshes", "meshes"]

@@ -18,6 +18,7 @@ from vla_calibration.camera import CameraModel
 from vla_calibration.geometry import distance, inverse, looking_at, transform
 from vla_calibration.kinematics import load_chain
 from vla_calibration.session import Session as Views
+from vla_calibration.stills import read_stills
 from vla_calibration.store import Calibration, CameraEntry
 from vla_calibration.synthetic import detect
 from vla_ros.graph import CALIBRATION, NodeSpec
@@ -74,7 +75,8 @@ def test_views_are_captured_or_refused_and_a_calibration_is_told(session: Sessio
     file = tmp_path / "panda.yaml"
     store.add(file, "panda_tabletop", Calibration({"agent": CameraEntry(LENS, "base", PLACE, np.eye(6), 0.1, 20)}))
     model = {"model": str(ASSETS / "panda.xml")}
-    session.start(CALIBRATION, {"store": str(file), "session": str(tmp_path / "captured"), **model})
+    folders = {"session": str(tmp_path / "captured"), "stills": str(tmp_path / "stills.npz")}
+    session.start(CALIBRATION, {"store": str(file), **folders, **model})
     with pytest.raises(CallFailed, match="nothing came yet from agent and hand_pose"):
         session.call("calibration/capture")
     session.start(ROBOT, {"views": str(views)})
@@ -100,6 +102,11 @@ def test_views_are_captured_or_refused_and_a_calibration_is_told(session: Sessio
     assert answers[2].startswith("view 2: 5")
     assert "the board is not found" in answers[3]
     the_next_pose_shows_the_board(session, views)
+    assert session.call("calibration/still").startswith("still 1 in ")
+    assert session.call("calibration/still").startswith("still 2 in ")
+    stills = read_stills(tmp_path / "stills.npz", load_chain(ASSETS / "panda.xml", "tool"), store.load(file))
+    assert stills[1].image.shape == (480, 640, 3)
+    assert stills[1].joints == pytest.approx(HOME)
     kept = Views.open(tmp_path / "captured")
     assert [v.camera for v in kept.views] == ["agent", "agent"]
     assert kept.views[0].joints == pytest.approx(HOME)
