@@ -257,7 +257,8 @@ class ArmEnv:
         world = self._world
         world.enter(self._episode.layout)
         world.show_switches(self._data)
-        return render(world.model, self._data, _CAMERAS.get(camera, camera), height, width, self._look)
+        solids = self._episode.layout.dress.solids
+        return render(world.model, self._data, _CAMERAS.get(camera, camera), height, width, self._look, solids)
 
     def _picture(self, camera: Camera) -> Image:
         """What the policy gets: cut out of a larger image, or drawn at its size."""

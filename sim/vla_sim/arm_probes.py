@@ -4,8 +4,8 @@ After INT-ACT (Fang et al., arXiv 2506.09930), as `tabletop_probes`: on the same
 change leaves the task feasible. A change is a task with another sentence or another layout, so environments, snapshots
 and videos need not know of it.
 
-Not here: distractors, and other sizes of anything but boxes. A compiled scene takes no further body, and a mesh that is
-only drawn larger would be held where it is not.
+Not here: other sizes of anything but boxes. A mesh that is only drawn larger would be held where it is not. Distractors
+are drawn only (`clutter`): a compiled scene takes no further body.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 
 from vla.errors import UnknownName
+from vla_sim import clutter
 from vla_sim.arm_env import ArmEnv, Task
 from vla_sim.dress import Dress
 from vla_sim.env import Suite
@@ -33,6 +34,7 @@ PROBES = {
     "vision_light": "half to three quarters of the light, or a quarter more, a little coloured",
     "vision_texture": "the surface wears another material of the scene",
     "vision_camera": "the outer camera 2 to 4 cm and 1 to 3 degrees off",
+    "vision_distractors": "up to three more things, of other shapes and colours, drawn where there is room",
     "objects_pose": "everything 2 to 4 cm aside or nearer, furniture included",
     "objects_size": "cubes 5 to 15% smaller, or 3 to 6% larger",
     "objects_colour": "what can be moved is darker and tinged",
@@ -156,6 +158,8 @@ def _changed(probe: str, tasks: Sequence[Task], task: Task, seed: int) -> Task:
 def _laid_out(probe: str, plain: Callable[[World, int], Layout], world: World, seed: int) -> Layout:
     """The layout of an episode, with one thing changed."""
     layout, rng = plain(world, seed), np.random.default_rng([seed, _STREAM])
+    if probe == "vision_distractors":
+        return replace(layout, dress=Dress(solids=clutter.solids(world, layout, rng)))
     if probe != "objects_pose":
         return replace(layout, dress=_dress(probe, world, rng))
     angle = rng.uniform(-np.pi / 2, np.pi / 2)  # to the side or towards the base: farther off the elbow is straight

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from vla_sim.panda import Doubles
-from vla_sim.rendering import mujoco
+from vla_sim.rendering import Solid, mujoco
 from vla_sim.things import Things
 
 _FIELDS = (
@@ -53,6 +53,8 @@ class Dress:
     """(3,) factor on each colour of what can be moved."""
     size: float = 1.0
     """Factor on the edges of what can be moved, which must be boxes."""
+    solids: tuple[Solid, ...] = ()
+    """What is drawn beside the scene."""
 
 
 PLAIN = Dress()
@@ -63,8 +65,10 @@ class Wardrobe:
     """A model, and what it was before anything was put on."""
 
     def __init__(self, model: Any, things: Things) -> None:
-        self._model, self._things, self._surface = model, things, _surface(model)
-        worn = set(model.geom_matid[self._surface].tolist())
+        self._model, self._things = model, things
+        self.surface = _surface(model)
+        """Numbers of the geoms that the objects stand on."""
+        worn = set(model.geom_matid[self.surface].tolist())
         arena = [i for i in range(model.nmat) if any(word in model.material(i).name for word in _ARENA)]
         self.materials = [i for i in arena if i not in worn]
         """Numbers of those of floor, walls and tables that the surface does not wear as it was compiled."""
@@ -87,7 +91,7 @@ class Wardrobe:
         for name, colour in self._headlight.items():
             getattr(model.vis.headlight, name)[:] = colour * light
         if dress.surface is not None:
-            model.geom_matid[self._surface] = dress.surface
+            model.geom_matid[self.surface] = dress.surface
         if dress.camera_shift is not None and dress.camera_turn is not None:
             self._move_camera(dress.camera_shift, dress.camera_turn)
         if dress.tint is not None:

@@ -11,15 +11,16 @@ import os
 import sys
 import weakref
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from vla.errors import BadConfig, Missing
 from vla.types import Image
 
-__all__ = ["Look", "mujoco", "render", "share_display"]
+__all__ = ["Kind", "Look", "Solid", "mujoco", "render", "share_display"]
 
 if sys.platform == "linux":
     os.environ.setdefault("MUJOCO_GL", "egl")
@@ -51,6 +52,29 @@ class Look:
     """Samples a pixel."""
 
 
+Kind = Literal["box", "cylinder", "sphere"]
+
+
+@dataclass(frozen=True)
+class Solid:
+    """Something that is drawn and that the physics does not know."""
+
+    kind: Kind
+    place: tuple[float, float, float]
+    """Of its middle [m], in the world; it stands upright."""
+    half_m: float
+    """Half of its height and width [m]."""
+    colour: tuple[float, float, float]
+    """Red, green and blue, 0 to 1."""
+
+
+_GEOMS: dict[Kind, int] = {
+    "box": mujoco.mjtGeom.mjGEOM_BOX.value,
+    "cylinder": mujoco.mjtGeom.mjGEOM_CYLINDER.value,
+    "sphere": mujoco.mjtGeom.mjGEOM_SPHERE.value,
+}
+
+
 class _Canvas:
     """A model's meshes and textures in OpenGL, to draw images of any size up to the model's offscreen buffer."""
 
@@ -77,16 +101,24 @@ class _Canvas:
         self._camera = mujoco.MjvCamera()
         self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
 
-    def draw(self, model: Any, data: Any, camera: str, height: int, width: int) -> Image:
+    def draw(self, model: Any, data: Any, camera: str, height: int, width: int, solids: Sequence[Solid]) -> Image:
         """One image, upright: OpenGL's rows begin at the bottom."""
         self._gl.make_current()
         self._camera.fixedcamid = model.camera(camera).id
         everything = mujoco.mjtCatBit.mjCAT_ALL.value
         mujoco.mjv_updateScene(model, data, self._options, None, self._camera, everything, self._scene)
+        for solid in solids:
+            self._add(solid)
         whole, image = mujoco.MjrRect(0, 0, width, height), np.empty((height, width, 3), np.uint8)
         mujoco.mjr_render(whole, self._scene, self._context)
         mujoco.mjr_readPixels(image, None, whole, self._context)
         return np.ascontiguousarray(image[::-1])
+
+    def _add(self, solid: Solid) -> None:
+        geom, size = self._scene.geoms[self._scene.ngeom], np.full(3, solid.half_m)
+        upright, colour = np.eye(3).ravel(), np.array([*solid.colour, 1.0], np.float32)
+        mujoco.mjv_initGeom(geom, _GEOMS[solid.kind], size, np.array(solid.place), upright, colour)
+        self._scene.ngeom += 1
 
     def close(self) -> None:
         """Give back what it holds."""
@@ -98,8 +130,10 @@ class _Canvas:
 _canvases: OrderedDict[tuple[int, Look], _Canvas] = OrderedDict()
 
 
-def render(model: Any, data: Any, camera: str, height: int, width: int, look: Look = Look()) -> Image:
-    """Draw one upright (height, width, 3) uint8 RGB image of an `mjData` whose positions are up to date.
+def render(
+    model: Any, data: Any, camera: str, height: int, width: int, look: Look = Look(), solids: Sequence[Solid] = ()
+) -> Image:
+    """Draw an upright (height, width, 3) uint8 RGB image of an `mjData` whose positions are up to date, and `solids`.
 
     Raises:
         Missing: this machine cannot draw; says what to install.
@@ -109,7 +143,7 @@ def render(model: Any, data: Any, camera: str, height: int, width: int, look: Lo
     if height > most.offheight or width > most.offwidth:
         raise BadConfig(f"images may be up to {most.offheight} x {most.offwidth} here, not {height} x {width}")
     mujoco.mj_camlight(model, data)
-    return _canvas(model, look).draw(model, data, camera, height, width)
+    return _canvas(model, look).draw(model, data, camera, height, width, solids)
 
 
 def _canvas(model: Any, look: Look) -> _Canvas:

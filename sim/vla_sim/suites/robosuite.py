@@ -151,7 +151,7 @@ _SCENES: dict[str, tuple[str, int, str, Scene]] = {
 }
 """Instruction, limit [steps], the movable thing it is about ("" for none), expert."""
 _FIXED = ("objects_pose", "objects_size")
-_NO_PROBES = {"pick_place": _FIXED, "nut_assembly": _FIXED, "door": (*_FIXED, "objects_colour")}
+_NO_PROBES = {"pick_place": _FIXED, "nut_assembly": _FIXED, "door": (*_FIXED, "objects_colour", "vision_distractors")}
 """Bins and pegs stay where they are and leave no room, what is no box keeps its size, and a door is all there is."""
 
 
