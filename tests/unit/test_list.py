@@ -59,3 +59,12 @@ def test_listing_imports_neither_torch_nor_mujoco(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_in_a_checkout_the_packages_own_policies_are_named_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(zoo.HERE.parent)
+    assert cli.main(["list", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert list(found["policies"]) == [f"zoo:{name}" for name in zoo.names()]

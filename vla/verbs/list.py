@@ -62,9 +62,13 @@ def methods(kind: str) -> dict[str, str]:
 
 
 def folders(root: Path) -> dict[str, dict[str, str]]:
-    """Kind -> {folder: a line about it} of everything found below a folder."""
+    """Kind -> {folder: a line about it} of everything found below a folder; in a checkout, not what the package holds."""
+    from vla import zoo
+
     found: dict[str, dict[str, str]] = {kind: {} for kind in MARKS.values()}
     for folder, files in _walk(root):
+        if folder.resolve().parent == zoo.HERE:  # these have names of their own
+            continue
         for mark in MARKS.keys() & files:
             found[MARKS[mark]][str(folder)] = _about_run(folder) if mark == "run.json" else ""
     return found
