@@ -62,7 +62,7 @@ def methods(kind: str) -> dict[str, str]:
 
 
 def folders(root: Path) -> dict[str, dict[str, str]]:
-    """Kind -> {folder: a line about it} of everything found below a folder; in a checkout, not what the package holds."""
+    """Kind -> {folder: a line about it} of everything found below a folder, but for what the package itself holds."""
     from vla import zoo
 
     found: dict[str, dict[str, str]] = {kind: {} for kind in MARKS.values()}
