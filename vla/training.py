@@ -12,7 +12,7 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -124,73 +124,128 @@ def train(
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
     if initial is not None:
         require_match(initial.spec, cache.spec, "the policy", "the dataset")
-    net = _initial(config, cache) if initial is None else copy.deepcopy(initial)
-    net.train()
-    objective: Objective | None = None
-    targets: Tensor | None = None
-    if config.objective is not None:
-        with torch.random.fork_rng():
-            torch.manual_seed(config.seed)
-            objective = registry.build("objectives", config.objective, {}, cache.spec, net.backbone.width)
-        targets = torch.as_tensor(objective.targets(cache))
-    module = _TrainingStep(net, objective, config.bf16)
-    optimiser = torch.optim.AdamW(
-        module.parameters(), config.learning_rate, weight_decay=config.weight_decay, fused=True
-    )
-    average = copy.deepcopy(net).eval()
-    start, spent = _resume(config, out, module, average, optimiser) if resume else (0, 0.0)
-    with contextlib.ExitStack() as held:
-        if accelerator.is_main_process:
-            held.enter_context(alone(out))
+    learner = _Learner(config, cache, initial)
+    step, seconds = learner.resume(out) if resume else (0, 0.0)
+    main = accelerator.is_main_process
+    with alone(out) if main else contextlib.nullcontext():
+        if main:
             if not resume:
                 _fresh_folder(config, out)
-            _drop_rows_after(out / "log.jsonl", start)
-        prepared, optimiser = accelerator.prepare(module, optimiser)
-        average.to(accelerator.device)
-        data = _Frames(cache, config, net, targets, accelerator)
-        torch.manual_seed(config.seed * 1_000_003 + start + accelerator.process_index)
-        began, saved, step = time.monotonic() - spent, time.monotonic(), start
-        smooth = _Smooth()
-        accelerator.wait_for_everyone()
+            _drop_rows_after(out / "log.jsonl", step)
+        saved = time.monotonic()
         with (out / "log.jsonl").open("a") as log:
-            while True:
-                seconds = time.monotonic() - began
-                fraction = step / config.steps
-                if config.minutes is not None:
-                    if accelerator.num_processes > 1:  # one clock, or they would not stop at the same step
-                        seconds = float(broadcast(torch.tensor(seconds, device=accelerator.device)))
-                    fraction = max(fraction, seconds / 60 / config.minutes)
-                if fraction >= 1:
-                    break
-                for group in optimiser.param_groups:
-                    group["lr"] = (
-                        config.learning_rate * min(1, (step + 1) / 50) * (0.5 + 0.5 * math.cos(math.pi * fraction))
-                    )
-                loss, extra = prepared(*data.batch(step))
-                optimiser.zero_grad()
-                accelerator.backward(loss + config.objective_weight * extra)
-                accelerator.clip_grad_norm_(module.parameters(), 1.0)
-                optimiser.step()
-                checkpoint.average_towards(average, net, min(config.average, step / (step + 20)))
-                step += 1
-                smooth.add(float(loss.detach()), float(extra.detach()))
-                if not math.isfinite(smooth.loss):
-                    raise BadConfig(f"the loss is not finite at step {step}; lower --learning-rate or look at the data")
-                now = Step(step, min(1.0, fraction), smooth.loss, smooth.extra, seconds)
-                if accelerator.is_main_process:
-                    if step % 20 == 0:
-                        log.write(json.dumps(dataclasses.asdict(now)) + "\n")
-                        log.flush()
-                    if time.monotonic() - saved > _SAVE_EVERY_S:
-                        _save_state(config, out, module, average, optimiser, step, seconds)
-                        saved = time.monotonic()
+            for now in learner.steps(cache, accelerator, step, seconds):
+                step, seconds = now.step, now.seconds
+                if main and step % 20 == 0:
+                    log.write(json.dumps(dataclasses.asdict(now)) + "\n")
+                    log.flush()
+                if main and time.monotonic() - saved > _SAVE_EVERY_S:
+                    learner.save(out, step, seconds)
+                    saved = time.monotonic()
                 if on_step:
                     on_step(now)
-        if accelerator.is_main_process:
-            trained = {"config": dataclasses.asdict(config), "steps": step, "seconds": seconds, "frames": len(cache)}
-            _save_state(config, out, module, average, optimiser, step, seconds)
-            checkpoint.save(out, average.cpu(), trained | {"episodes": cache.n_episodes})
-    return average.eval()
+        if main:
+            learner.save(out, step, seconds)
+            trained = {"config": dataclasses.asdict(config), "steps": step, "seconds": seconds}
+            about = trained | {"frames": len(cache), "episodes": cache.n_episodes}
+            checkpoint.save(out, learner.average.cpu(), about)
+    return learner.average.eval()
+
+
+class _Learner:
+    """The weights, their moving average and the optimiser: what steps change, and what a resumed run needs."""
+
+    def __init__(self, config: TrainConfig, cache: Cache, initial: PolicyNet | None) -> None:
+        self.config = config
+        self.net = _initial(config, cache) if initial is None else copy.deepcopy(initial)
+        self.net.train()
+        self.targets: Tensor | None = None
+        objective: Objective | None = None
+        if config.objective is not None:
+            with torch.random.fork_rng():
+                torch.manual_seed(config.seed)
+                objective = registry.build("objectives", config.objective, {}, cache.spec, self.net.backbone.width)
+            self.targets = torch.as_tensor(objective.targets(cache))
+        self.module = _TrainingStep(self.net, objective, config.bf16)
+        self.optimiser = torch.optim.AdamW(
+            self.module.parameters(), config.learning_rate, weight_decay=config.weight_decay, fused=True
+        )
+        self.average = copy.deepcopy(self.net).eval()
+
+    def steps(self, cache: Cache, accelerator: Accelerator, step: int, spent: float) -> Iterator[Step]:
+        """Train until steps or minutes are used up, going on after `step` and `spent` seconds; yields each step."""
+        config = self.config
+        module, optimiser = accelerator.prepare(self.module, self.optimiser)
+        self.average.to(accelerator.device)
+        data = _Frames(cache, config, self.net, self.targets, accelerator)
+        torch.manual_seed(config.seed * 1_000_003 + step + accelerator.process_index)
+        began, smooth = time.monotonic() - spent, _Smooth()
+        accelerator.wait_for_everyone()
+        while True:
+            seconds = time.monotonic() - began
+            if config.minutes is not None and accelerator.num_processes > 1:
+                # One clock, or they would not stop at the same step.
+                seconds = float(broadcast(torch.tensor(seconds, device=accelerator.device)))
+            fraction = _fraction(config, step, seconds)
+            if fraction >= 1:
+                return
+            for group in optimiser.param_groups:
+                group["lr"] = _learning_rate(config, step, fraction)
+            loss, extra = module(*data.batch(step))
+            optimiser.zero_grad()
+            accelerator.backward(loss + config.objective_weight * extra)
+            accelerator.clip_grad_norm_(module.parameters(), 1.0)
+            optimiser.step()
+            checkpoint.average_towards(self.average, self.net, min(config.average, step / (step + 20)))
+            step += 1
+            smooth.add(float(loss.detach()), float(extra.detach()))
+            if not math.isfinite(smooth.loss):
+                raise BadConfig(f"the loss is not finite at step {step}; lower --learning-rate or look at the data")
+            yield Step(step, fraction, smooth.loss, smooth.extra, time.monotonic() - began)
+
+    def save(self, out: Path, step: int, seconds: float) -> None:
+        """Everything a resumed run needs, as tensors: no pickle."""
+        tensors = {f"module.{k}": v for k, v in self.module.state_dict().items()}
+        tensors |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
+        for i, state in self.optimiser.state_dict()["state"].items():
+            tensors |= {f"optimiser.{i}.{k}": torch.as_tensor(v) for k, v in state.items()}
+        tensors["step"] = torch.tensor([step, round(seconds * 1000)])
+        checkpoint.save_tensors(out / "training.safetensors", {k: v.clone() for k, v in tensors.items()})
+
+    def resume(self, out: Path) -> tuple[int, float]:
+        """Load the state of an interrupted run: its steps and seconds; one killed before its first save starts over.
+
+        Raises:
+            BadCheckpoint: no run, one with other settings, or a state that does not fit.
+        """
+        _require_same_settings(self.config, out)
+        if not (out / "training.safetensors").exists():
+            return 0, 0.0
+        tensors = checkpoint.load_tensors(out / "training.safetensors")
+        try:
+            self.module.load_state_dict({k[7:]: v for k, v in tensors.items() if k.startswith("module.")})
+            self.average.load_state_dict({k[8:]: v for k, v in tensors.items() if k.startswith("average.")})
+            state: dict[int, dict[str, Any]] = {}
+            for name, value in tensors.items():
+                if name.startswith("optimiser."):
+                    _, index, key = name.split(".")
+                    state.setdefault(int(index), {})[key] = value
+            groups = self.optimiser.state_dict()["param_groups"]
+            self.optimiser.load_state_dict({"state": state, "param_groups": groups})
+            step, milliseconds = (int(v) for v in tensors["step"])
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise BadCheckpoint(f"{out}/training.safetensors does not fit this run: {error}") from error
+        return step, milliseconds / 1000
+
+
+def _fraction(config: TrainConfig, step: int, seconds: float) -> float:
+    """How much of the training is behind: by steps, or by time where that is further."""
+    by_time = 0.0 if config.minutes is None else seconds / 60 / config.minutes
+    return max(step / config.steps, by_time)
+
+
+def _learning_rate(config: TrainConfig, step: int, fraction: float) -> float:
+    return config.learning_rate * min(1, (step + 1) / 50) * (0.5 + 0.5 * math.cos(math.pi * fraction))
 
 
 class _Smooth:
@@ -283,28 +338,7 @@ def _drop_rows_after(log: Path, step: int) -> None:
     write_text(log, "".join(kept))
 
 
-def _save_state(
-    config: TrainConfig,
-    out: Path,
-    module: nn.Module,
-    average: PolicyNet,
-    optimiser: torch.optim.Optimizer,
-    step: int,
-    seconds: float,
-) -> None:
-    """Everything a resumed run needs, as tensors: no pickle."""
-    tensors = {f"module.{k}": v for k, v in module.state_dict().items()}
-    tensors |= {f"average.{k}": v for k, v in average.state_dict().items()}
-    for i, state in optimiser.state_dict()["state"].items():
-        tensors |= {f"optimiser.{i}.{k}": torch.as_tensor(v) for k, v in state.items()}
-    tensors["step"] = torch.tensor([step, round(seconds * 1000)])
-    checkpoint.save_tensors(out / "training.safetensors", {k: v.clone() for k, v in tensors.items()})
-
-
-def _resume(
-    config: TrainConfig, out: Path, module: nn.Module, average: PolicyNet, optimiser: torch.optim.Optimizer
-) -> tuple[int, float]:
-    """Load the state of an interrupted run; a run killed before its first save starts over."""
+def _require_same_settings(config: TrainConfig, out: Path) -> None:
     try:
         before = json.loads((out / "training.json").read_text())["config"]
         changed = _changed(before, config)
@@ -312,19 +346,3 @@ def _resume(
         raise BadCheckpoint(f"{out} holds no training run to resume: {error}") from error
     if changed:
         raise BadCheckpoint(f"{out} was started with other settings ({'; '.join(changed)}); choose another folder")
-    if not (out / "training.safetensors").exists():
-        return 0, 0.0
-    tensors = checkpoint.load_tensors(out / "training.safetensors")
-    try:
-        module.load_state_dict({k[7:]: v for k, v in tensors.items() if k.startswith("module.")})
-        average.load_state_dict({k[8:]: v for k, v in tensors.items() if k.startswith("average.")})
-        state: dict[int, dict[str, Any]] = {}
-        for name, value in tensors.items():
-            if name.startswith("optimiser."):
-                _, index, key = name.split(".")
-                state.setdefault(int(index), {})[key] = value
-        optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
-        step, milliseconds = (int(v) for v in tensors["step"])
-    except (KeyError, RuntimeError, ValueError) as error:
-        raise BadCheckpoint(f"{out}/training.safetensors does not fit this run: {error}") from error
-    return step, milliseconds / 1000

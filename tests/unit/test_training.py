@@ -226,7 +226,7 @@ def test_the_clock_stops_a_run_that_has_steps_left(cache: Cache, tmp_path: Path)
     train(replace(CONFIG, steps=10**9, minutes=0.01), cache, tmp_path / "run")
     trained = json.loads((tmp_path / "run" / "config.json").read_text())["trained"]
     assert 0 < trained["steps"] < 10**6
-    assert 0.6 <= trained["seconds"] < 5
+    assert 0.5 < trained["seconds"] < 5
 
 
 def test_fine_tuning_starts_from_the_weights_it_is_given(cache: Cache, tmp_path: Path) -> None:
