@@ -1,6 +1,6 @@
 """List the tasks of a suite; with --show draw each of them, with --run try its scripted expert.
 
-Seeds from 1,000,000 on are LIBERO's official initial states, in turn.
+Seeds from 1,000,000 to 1,999,999 are LIBERO's official initial states, in turn.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """LIBERO: spatial, object, goal, 10 and 90, with the official task files, initial states and meshes, offline.
 
-An episode is a task and a layout. Seeds from 1,000,000 on are the official initial states, task by task in turn, the
-fixtures where seed 0 puts them; below, a seed draws its own layout from the task's placement rules, so that no
-demonstration shares its layout with an evaluation. LIBERO-PRO's perturbations are variants: `libero_object:swap`.
+An episode is a task and a layout. Seeds 1,000,000 to 1,999,999 are the official initial states, task by task in turn,
+the fixtures where seed 0 puts them; any other seed draws its own layout from the task's placement rules, so that neither
+demonstrations nor the rollouts that a verifier learns from share a layout with an evaluation. LIBERO-PRO's perturbations
+are variants: `libero_object:swap`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from vla_sim.rendering import Look
 from vla_sim.world import Layout, World, quiet
 
 OFFICIAL = 1_000_000
-"""Seeds from here on are official initial states."""
+"""Seeds from here on are official initial states, as many as anybody asks for: the next million."""
+_OFFICIAL_SEEDS = range(OFFICIAL, 2 * OFFICIAL)
 SPEC = panda_spec((Camera("agent", 96, 128, crop=(20, 0, 96, 128)), Camera("wrist", 64, 64)))
 """The agent's camera loses sky and floor, not one object."""
 
@@ -132,7 +134,9 @@ def _task_of(suite: str, n_tasks: int, problem: Any, variant: str, visual: str) 
     said = " ".join(parsed["language_instruction"]).lower() if variant else problem.language
 
     def layout(world: World, seed: int) -> Layout:
-        return _official(world, states, (seed - OFFICIAL) // n_tasks) if seed >= OFFICIAL else world.draw(seed)
+        if seed in _OFFICIAL_SEEDS:
+            return _official(world, states, (seed - OFFICIAL) // n_tasks)
+        return world.draw(seed)
 
     world = functools.partial(_world, file, visual)
     skill = "several" if len(goals) > 1 else _SKILL.get(goals[0][0], "put")
