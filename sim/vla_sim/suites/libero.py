@@ -1,9 +1,9 @@
 """LIBERO: spatial, object, goal, 10 and 90, with the official task files, initial states and meshes, offline.
 
 An episode is a task and a layout. Seeds 1,000,000 to 1,999,999 are the official initial states, task by task in turn,
-the fixtures where seed 0 puts them; any other seed draws its own layout from the task's placement rules, so that neither
-demonstrations nor the rollouts that a verifier learns from share a layout with an evaluation. LIBERO-PRO's perturbations
-are variants: `libero_object:swap`.
+the fixtures where seed 0 puts them; any other seed draws its own layout from the task's placement rules, so that
+neither demonstrations nor the rollouts that a verifier learns from share a layout with an evaluation. LIBERO-PRO's
+perturbations are variants: `libero_object:swap`.
 """
 
 from __future__ import annotations
