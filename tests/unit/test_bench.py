@@ -18,6 +18,7 @@ from vla.verbs import bench, demo
 from vla.verbs.bench import Metric
 from vla.verbs.benches import demo as demo_bench
 from vla.verbs.benches import heads as heads_bench
+from vla.verbs.benches import libero_verification as libero_bench
 from vla.verbs.benches import statistics as statistics_bench
 from vla.verbs.benches import suites as suites_bench
 
@@ -146,6 +147,30 @@ def test_heads_are_trained_evaluated_and_timed_once(
     assert [row["n"] for row in shown[0]] == [None, 2, None, None]
     assert shown[0][:2] == shown[1][:2]
     assert all(row["value"] > 0 for row in shown[0] if row["unit"] == "ms")
+
+
+def test_a_verifier_is_compared_with_the_best_setting_without_one(
+    demonstrations: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The benchmark on LIBERO, on the tabletop and without the fit: two steps of training, two episodes an arm."""
+    folder = tmp_path / "libero_verification"
+    folder.mkdir()
+    (folder / "dataset").symlink_to(demonstrations)
+    settings = {"SUITES": ("tabletop",), "STEPS": 2, "EPISODES": 2, "SEED": 40, "VERIFIER": "agreement", "K": 2}
+    for name, value in settings.items():
+        monkeypatch.setattr(libero_bench, name, value)
+    monkeypatch.setattr("vla_sim.collect.collect", lambda *_: None)
+    monkeypatch.setattr(libero_bench, "_fit", lambda *_: None)
+    shown = []
+    for _ in range(2):
+        assert main(["bench", "libero_verification", "--json", "--out", str(tmp_path), "--workers", "1"]) == 0
+        shown.append([json.loads(line) for line in capsys.readouterr().out.splitlines()])
+    assert shown[0] == shown[1]
+    assert [row["metric"].removeprefix("tabletop, ") for row in shown[0]] == [
+        *(f"single sample, execute {steps}" for steps in (1, 2, 4)),
+        *("zero noise", "agreement", "agreement, K=2", "gain over single sample, execute 1", "p"),
+    ]
+    assert {row["n"] for row in shown[0]} == {2}
 
 
 def test_statistics_are_measured_against_the_truth(
