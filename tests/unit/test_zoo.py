@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from vla import registry, zoo
+from vla.cli import main
 from vla.errors import UnknownName
 
 LARGEST = 8_000_000
@@ -27,6 +28,18 @@ def test_a_policy_comes_with_all_it_needs(name: str) -> None:
     assert "vla train " in card
     assert f"vla eval --policy zoo:{name} --suite {name}" in card
     assert json.loads((folder / "config.json").read_text())["revision"][:12] in card
+
+
+def test_one_can_be_exported_but_nothing_is_written_beside_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    policy = f"zoo:{zoo.names()[0]}"
+    assert main(["export", "--policy", policy, "--out", str(tmp_path / "bundle")]) == 0
+    assert registry.open_policy(str(tmp_path / "bundle")).spec == registry.open_policy(policy).spec
+    assert main(["fit-verifier", "--policy", policy]) == 2
+    assert "copy " in capsys.readouterr().err
+    assert main(["export", "--policy", "zoo:nothing", "--out", str(tmp_path / "other")]) == 2
+    assert "no policy in the zoo is called 'nothing'" in capsys.readouterr().err
 
 
 def test_there_is_one() -> None:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Args:
-    policy: Path
-    """Checkpoint folder, e.g. runs/demo/policy."""
+    policy: str
+    """Checkpoint folder, e.g. runs/demo/policy, or zoo:NAME."""
     out: Path
     """Bundle folder to write, e.g. bundles/demo; an older bundle there is replaced."""
     verifier: str | None = None
@@ -30,6 +30,7 @@ def main(args: Args) -> int:
     """Export, then measure what was exported."""
     import torch
 
+    from vla import zoo
     from vla.runs import to_plain
     from vla_deploy.export import export
     from vla_deploy.latency import latency
@@ -37,7 +38,7 @@ def main(args: Args) -> int:
     from vla_deploy.runtime import load_policy
 
     torch.set_num_threads(1)
-    reference = export(args.policy, args.out, args.verifier, args.n_candidates, args.n_action_steps)
+    reference = export(zoo.folder(args.policy), args.out, args.verifier, args.n_candidates, args.n_action_steps)
     bundle = load_policy(str(args.out))
     words = bundle.bundle.tokenizer.words
     observations = [bundle.spec.fake_observation(words[i % len(words)], seed=i) for i in range(32)]

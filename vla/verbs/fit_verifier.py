@@ -31,10 +31,17 @@ class Args:
 
 def main(args: Args) -> int:
     """Roll out, fit, save, and print the held-out measures."""
+    from vla import zoo
+    from vla.errors import BadConfig
     from vla.fitting import fit_and_save
     from vla.progress import bar
     from vla_sim.branch import BranchConfig, collect_rollouts
 
+    if str(args.policy).startswith("zoo:"):
+        raise BadConfig(
+            f"{args.policy} comes with the package, which is not written to: copy {zoo.folder(str(args.policy))} to a "
+            "folder of your own, and name that"
+        )
     config = BranchConfig(str(args.policy), args.suite, args.episodes, args.seed, args.n_action_steps, args.noise_scale)
     with bar("rollouts") as show:
         rollouts = collect_rollouts(config, args.workers, show)

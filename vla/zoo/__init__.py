@@ -22,6 +22,14 @@ def load_policy(name: str) -> TorchPolicy:
     """Open one, with the verifiers fitted for it. Raises UnknownName, listing the names there are."""
     from vla import policy
 
+    return policy.load_policy(str(folder(f"zoo:{name}")))
+
+
+def folder(policy: str) -> Path:
+    """The checkpoint folder that `zoo:NAME` stands for; of any other policy its own path. Raises UnknownName."""
+    scheme, _, name = policy.partition(":")
+    if scheme != "zoo":
+        return Path(policy)
     if name not in names():  # a name, never a path out of this folder
         raise UnknownName(f"no policy in the zoo is called {name!r}; there is {', '.join(names()) or 'none'}")
-    return policy.load_policy(str(HERE / name))
+    return HERE / name
