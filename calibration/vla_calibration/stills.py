@@ -33,9 +33,11 @@ def add_still(path: Path, image: Image, joints: Doubles) -> int:
     """Add an image (h, w, 3) and joint angles (J,) [rad] to a file, made if there is none; returns how many it has.
 
     Raises:
-        BadCalibration: the file is none of stills, or of another camera's or arm's, or it is full.
+        BadCalibration: joint angles are NaN; or the file is none of stills, or of another camera's or arm's, or full.
         Missing: the disk is full; the file is as it was.
     """
+    if not np.isfinite(joints).all():
+        raise BadCalibration(f"joint angles {joints.tolist()} are not finite: look at who publishes them")
     images, angles = image[None], joints[None]
     if path.exists():
         before = _read(path)

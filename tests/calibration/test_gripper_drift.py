@@ -89,6 +89,7 @@ def test_the_command_and_its_files(
     for image, angles, says in (
         (stills[0].image[:-2], reported[0], "now came (478, 640, 3)"),
         (stills[0].image, reported[0, :6], "begin another file"),
+        (stills[0].image, reported[0] * np.nan, "are not finite"),
     ):
         with pytest.raises(BadCalibration, match=re.escape(says)):
             add_still(Path("stills.npz"), image, angles)
