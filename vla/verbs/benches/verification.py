@@ -1,6 +1,6 @@
 """Does choosing help? Verifiers against every free alternative, on an under-trained policy and on the demo's.
 
-The under-trained policy sees 100 demonstrations for 1,000 steps. So few leave its candidates much alike, so what a
+The under-trained policy sees 120 demonstrations for 1,000 steps. So few leave its candidates much alike, so what a
 verifier chooses from, and learns from, is drawn with wider noise; a single sample with that noise is among the settings
 without a verifier. All arms run the same 300 seeds, which nothing else uses; the gain is taken over the *best* setting
 without a verifier, and three refits start from fresh rollouts.
@@ -22,7 +22,7 @@ from vla.statistics import paired
 from vla.verbs import _stages, demo
 from vla.verbs.bench import Args, Metric, gain, share
 
-DEMONSTRATIONS = 100
+DEMONSTRATIONS = 120
 TRAIN_STEPS = 1000
 EPISODES = 300
 SEED = 7_000_000
