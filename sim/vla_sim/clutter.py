@@ -31,13 +31,15 @@ _SEEN = np.array([0, 1, 0, 0, 0, 0], np.uint8)
 
 
 def solids(world: World, layout: Layout, rng: np.random.Generator) -> tuple[Solid, ...]:
-    """A cylinder, a sphere and a box on the surface; one that finds no room stays away."""
+    """A cylinder, a sphere and a box on the surface; those that find no room stay away."""
     world.enter(layout)
     data = mujoco.MjData(world.model)
     data.qpos[:] = layout.qpos
     mujoco.mj_kinematics(world.model, data)
     places = [data.xpos[body, :2].copy() for body in world.things.bodies]
     taken = [place for place in places if np.linalg.norm(place - world.base[:2]) < _REACH_M]
+    if not taken:
+        return ()
     low, high = np.min(taken, 0) - _AROUND_M, np.max(taken, 0) + _AROUND_M
     found = []
     for kind, colour in _KINDS:

@@ -258,6 +258,7 @@ def test_a_recording_that_is_none(
         (("capture", "--seed", -1), "no negative seed"),
         (("capture", "--offsets-deg", *["nan"] * 7), "of 10 at most"),
         (("diff", "--version", 0), "versions 1 to 1, not 0"),
+        (("diff",), "has one version only"),
         (("export", "--out", __file__), "is a file: choose a folder"),
     ],
 )

@@ -59,8 +59,8 @@ class Args:
     """Simulation only: of the arm that captures, or how far on the seeds of a verifier's rollouts begin."""
     version: int | None = None
     """Version to show, to compare the newest with, or that --dataset was recorded under (else its spec says)."""
-    policy: Path | None = None
-    """Checkpoint or bundle folder: the one to check, or the one whose spec a solved calibration is for."""
+    policy: str | None = None
+    """Checkpoint or bundle folder, or zoo:NAME: the one to check, or the one whose spec a solved calibration is for."""
     live: Path | None = None
     """Session of views taken just now, to check the live scene."""
     stills: Path | None = None
@@ -135,6 +135,7 @@ def _capture(args: Args) -> int:
 
 
 def _solve(args: Args) -> int:
+    from vla import zoo
     from vla.errors import BadConfig
     from vla.spec import Spec
     from vla_calibration import store
@@ -147,7 +148,7 @@ def _solve(args: Args) -> int:
     before = store.load(args.store, session.config.robot) if args.store.exists() else None
     found = solve_session(session, chain, before)
     if args.policy is not None:
-        spec = Spec.load(args.policy / "spec.json")
+        spec = Spec.load(zoo.folder(args.policy) / "spec.json")
         if spec.robot != session.config.robot:
             raise BadConfig(f"{args.policy} is for robot {spec.robot!r}, {args.session} of {session.config.robot!r}")
         found = replace(found, spec=store.robot_digest(spec))
@@ -167,10 +168,13 @@ def _show(args: Args) -> int:
 
 
 def _diff(args: Args) -> int:
+    from vla.errors import BadConfig
     from vla_calibration import store
 
     versions = store.history(args.store)
-    old = store.load(args.store, None, max(1, len(versions) - 1) if args.version is None else args.version)
+    if args.version is None and len(versions) < 2:
+        raise BadConfig(f"{args.store} has one version only: nothing to compare it with")
+    old = store.load(args.store, None, len(versions) - 1 if args.version is None else args.version)
     lines = store.differences(old, versions[-1])
     print(f"version {old.version} of {old.date} against {versions[-1].version} of {versions[-1].date}")
     print("\n".join(lines) or "nothing changed")
@@ -178,6 +182,7 @@ def _diff(args: Args) -> int:
 
 
 def _check(args: Args) -> int:
+    from vla import zoo
     from vla.errors import BadConfig
     from vla.spec import Drift, Spec
     from vla_calibration import store
@@ -185,7 +190,7 @@ def _check(args: Args) -> int:
 
     if args.policy is None:
         raise BadConfig("check needs --policy: the checkpoint or bundle that is to run")
-    spec = Spec.load(args.policy / "spec.json")
+    spec = Spec.load(zoo.folder(args.policy) / "spec.json")
     calibration = store.load(args.store, spec.robot)
     results = check_spec(calibration, spec)
     if args.live is not None:
@@ -319,8 +324,8 @@ def _verifier(args: Args) -> int:
 
     if args.policy is None:
         raise BadConfig("verifier needs --policy: the checkpoint folder that it was fitted for")
-    out = args.policy / "verifiers" / f"{args.verifier}_scale"
-    config = ScaleConfig(str(args.policy), args.verifier, args.suite, args.candidates, SEED + args.seed)
+    out = Path(args.policy) / "verifiers" / f"{args.verifier}_scale"
+    config = ScaleConfig(args.policy, args.verifier, args.suite, args.candidates, SEED + args.seed)
     for name, value in calibrate(config, args.episodes, out).items():
         print(f"{name:>18}  {value:.4g}" if isinstance(value, float) else f"{name:>18}  {value}")
     print(f"plot: {out / 'reliability.png'}; a bundle exported from now on has p_success")
