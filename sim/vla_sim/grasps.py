@@ -69,7 +69,7 @@ def from_above(view: View, body: int) -> Grasp:
     shifts = np.array([0.0, 0.012, -0.012, 0.024, -0.024])
     centres = middle[:, None] + along[:, None] * shifts[:, None]
     total = cost[:, None] + 0.3 * np.abs(shifts)
-    total += _blocked(_near(view, body, centres.mean((0, 1))), yaws, centres, z)
+    total += _blocked(_near(view, body, centres.mean((0, 1))), yaws, centres, np.full(total.shape, z))
     total[(np.abs(shifts) > length[:, None] / 2 - 0.012) & (shifts != 0)] = np.inf
     yaw, shift = np.unravel_index(int(total.argmin()), total.shape)
     return Grasp(np.array([*centres[yaw, shift], z]), facing_down(yaws[yaw]), float(high))
@@ -81,8 +81,10 @@ def by_the_rim(view: View, body: int, to: Doubles, above_bottom: float | None = 
     `to` (2,) is where the body will be put down in x and y: of two sides, the one that the arm also reaches there.
     """
     cloud = view.world.shapes.cloud(view.data, body)
-    bottom, top = cloud[:, 2].min(), cloud[:, 2].max()
-    rim = cloud[cloud[:, 2] > top - _RIM_M, :2]  # without the handle of a mug
+    up = _upwards(view, body)  # a bowl that slid off something is tilted
+    heights = cloud @ up
+    bottom, top, highest = heights.min(), heights.max(), float(cloud[:, 2].max())
+    rim = cloud[heights > top - _RIM_M, :2]  # without the handle of a mug
     low, high = rim.min(0), rim.max(0)
     middle, radius = (low + high) / 2, float((high - low).mean() / 2)
     depths = _DEPTHS_M if above_bottom is None else (top - bottom - above_bottom,)
@@ -100,14 +102,25 @@ def by_the_rim(view: View, body: int, to: Doubles, above_bottom: float | None = 
         for moved in (np.zeros(2), to - view.data.xpos[body][:2]):
             reach = np.linalg.norm(centres + moved - view.world.base[:2], axis=2)
             total += 2.0 * np.maximum(0.0, np.maximum(reach - EASY_REACH_M, 3.0 * (_NEAREST_M - reach)))
-        blocked = 3.0 * _blocked(points, yaws, centres, top - depth)
+        tops = (top - centres @ up[:2]) / up[2]
+        blocked = 3.0 * _blocked(points, yaws, centres, tops - depth)
         total += 3.0 * (depths[0] - depth) + 2.0 * abs(inside) + 0.1 * abs(slant) + blocked
+        total += 5.0 * (highest - tops)  # held by its lower side it would tilt more, and take along what it stands in
         yaw, side = np.unravel_index(int(total.argmin()), total.shape)
-        grasp = Grasp(np.array([*centres[yaw, side], top - depth]), facing_down(yaws[yaw]), float(top))
+        position = np.array([*centres[yaw, side], tops[yaw, side] - depth])
+        grasp = Grasp(position, facing_down(yaws[yaw]), highest)
         best.append((float(total.min()), grasp))
         if not blocked[yaw, side]:
             break
     return min(best, key=lambda one: one[0])[1]
+
+
+def _upwards(view: View, body: int) -> Doubles:
+    """(3,) the axis of a body that points up most, in the world."""
+    axes = view.data.xmat[body].reshape(3, 3)
+    most = np.abs(axes[2]).argmax()
+    up: Doubles = axes[:, most] * np.sign(axes[2, most])
+    return up
 
 
 def _near(view: View, body: int, middle: Doubles) -> Doubles:
@@ -117,15 +130,15 @@ def _near(view: View, body: int, middle: Doubles) -> Doubles:
     return near
 
 
-def _blocked(points: Doubles, yaws: Doubles, centres: Doubles, z: float) -> Doubles:
-    """(Y, C) penalty for points in the way of the open fingers or of the hand, at centres (Y, C, 2)."""
-    points = points[points[:, 2] > z - 0.014]
+def _blocked(points: Doubles, yaws: Doubles, centres: Doubles, z: Doubles) -> Doubles:
+    """(Y, C) penalty for points in the way of the open fingers or of the hand, at centres (Y, C, 2), heights (Y, C)."""
+    points = points[points[:, 2] > z.min() - 0.014]
     off = points[:, :2] - centres[:, :, None]
     cos, sin = np.cos(yaws)[:, None, None], np.sin(yaws)[:, None, None]
     across = np.abs(off[..., 1] * cos - off[..., 0] * sin)
     along = np.abs(off[..., 0] * cos + off[..., 1] * sin)
-    above = points[:, 2] - z
-    fingers = (along < 0.016) & (across > 0.028) & (across < 0.066) & (above < 0.06)
+    above = points[:, 2] - z[..., None]
+    fingers = (along < 0.016) & (across > 0.028) & (across < 0.066) & (above > -0.014) & (above < 0.06)
     hand = (along < 0.036) & (across < 0.108) & (above > 0.03) & (above < 0.2)
     hits = fingers.sum(2) + hand.sum(2)
     return np.where(hits > 0, 0.15 + 0.004 * np.minimum(hits, 25), 0.0)

@@ -41,6 +41,12 @@ _SHUT = 0.9
 _RESTING_M_S = 0.05
 _EMPTY_M = 0.002
 """Closed fingers nearer than this hold nothing."""
+_PAST_STRAIGHT_RAD = -0.4
+"""Of the elbow; it is straight at -0.47."""
+_SHOULDER_M = 0.333
+"""Above the base."""
+_WRIST_ABOVE_M, _WRIST_BEHIND_M = 0.21, 0.088
+"""Of a tool that points down."""
 _PRESS_M = 0.016
 """Below the bottom of a dish that the fingertips are sent: pressed on, it sticks to them better than to the table."""
 _BEHIND = 0.1
@@ -63,11 +69,31 @@ class Place:
 
 def go(view: View, position: Doubles, close: float, orientation: Doubles = DOWN) -> Floats:
     """One step towards a pose, as fast as it may."""
+    if _overstretched(view) and _stretch(view, position) < _stretch(view, view.tool) - _NEAR_M:
+        position = view.tool + _out_and_up(view)
     move = (position - view.tool) * _GAIN
     move *= min(1.0, MOVE_M / max(np.abs(move).max(), 1e-9))
     turn = turn_between(view.orientation, orientation) * _GAIN
     turn *= min(1.0, _MAX_TURN_RAD / max(np.abs(turn).max(), 1e-9))
     return np.array([*move, *turn, close], np.float32)
+
+
+def _overstretched(view: View) -> bool:
+    """The tool points down and the elbow is past straight: pulled in, it would be pressed against its limit."""
+    elbow = float(view.data.joint("robot0_joint4").qpos[0])
+    return elbow > _PAST_STRAIGHT_RAD and -float(view.orientation[2, 2]) > _UPRIGHT
+
+
+def _stretch(view: View, position: Doubles) -> float:
+    """From the shoulder to the wrist of a tool that points down [m]."""
+    away, above = _offset(view.world.base, position)
+    return float(np.hypot(away - _WRIST_BEHIND_M, _WRIST_ABOVE_M - _SHOULDER_M - above))
+
+
+def _out_and_up(view: View) -> Doubles:
+    """(3,) the way on which an elbow that is past straight gets straight, from where it can bend."""
+    out = view.tool[:2] - view.world.base[:2]
+    return MOVE_M * np.array([*(2.0 * out / np.hypot(*out)), 1.0])
 
 
 def stay(view: View, close: float, orientation: Doubles | None = None) -> Floats:
@@ -104,7 +130,7 @@ def push(view: View, body: int, to: Doubles) -> Floats:
     off = to - view.data.xpos[body][:2]
     away = max(float(np.hypot(*off)), 1e-9)
     spot = np.array([*((low + high)[:2] / 2 - off / away * _BEHIND * radius), low[2] + FINGERTIP_M - _PRESS_M])
-    beside, above = _offset(view, spot)
+    beside, above = _offset(view.tool, spot)
     if beside < 0.5 * radius and above < _PRESS_M + 0.009:
         return go(view, np.array([*(view.tool[:2] + off * min(1.0, MOVE_M / away)), spot[2]]), CLOSE)
     height = min(_CLEAR_M, max(0.0, beside - _NEAR_M) * 5.0) if is_shut(view) else _CLEAR_M
@@ -113,7 +139,7 @@ def push(view: View, body: int, to: Doubles) -> Floats:
 
 def grasp_on(view: View, position: Doubles, orientation: Doubles) -> bool:
     """It is time to close: the open tool is where it should be, or the fingers are closing there already."""
-    away, above = _offset(view, position)
+    away, above = _offset(view.tool, position)
     if view.closing:
         return not is_shut(view) and away < 0.025 and abs(above) < 0.02
     turn = float(np.linalg.norm(turn_between(view.orientation, orientation)))
@@ -126,7 +152,7 @@ def fetch(view: View, grasp: Grasp) -> Floats:
         return _withdraw(view)
     if grasp_on(view, grasp.position, grasp.orientation):
         return stay(view, CLOSE, grasp.orientation)
-    away, above = _offset(view, grasp.position)
+    away, above = _offset(view.tool, grasp.position)
     turn = float(np.linalg.norm(turn_between(view.orientation, grasp.orientation)))
     hover = max(grasp.top + _CLEAR_M, grasp.position[2] + _CLEAR_M + 0.01) - grasp.position[2]
     height = hover if turn > 0.2 or view.grip > -_SHUT else min(hover, max(0.0, away - _NEAR_M) * 5.0)
@@ -183,7 +209,7 @@ def _from_under(view: View, body: int, cloud: Doubles) -> Doubles:
 
 def _fly(view: View, goal: Doubles, hover: float, close: float, orientation: Doubles) -> Floats:
     """Towards a goal; low and far from it, up first."""
-    away, _ = _offset(view, goal)
+    away, _ = _offset(view.tool, goal)
     position = goal.copy()
     if away > 0.05:
         clear = max(hover, _tops_near(view) + _CLEAR_M) if view.tool[2] < hover + 0.1 else hover
@@ -201,9 +227,9 @@ def _tops_near(view: View, body: int | None = None) -> float:
     return float(points[near, 2].max()) if near.any() else -np.inf
 
 
-def _offset(view: View, goal: Doubles) -> tuple[float, float]:
-    """How far the tool is beside a goal, and how far above it [m]."""
-    off = view.tool - goal
+def _offset(position: Doubles, goal: Doubles) -> tuple[float, float]:
+    """How far (3,) is beside a goal, and how far above it [m]."""
+    off = position - goal
     return float(np.hypot(*off[:2])), float(off[2])
 
 

@@ -19,17 +19,20 @@ RADIUS, HEIGHT = 0.05, 0.06
 ANGLES = np.linspace(0, 2 * np.pi, 37)
 RING = RADIUS * np.stack([np.cos(ANGLES), np.sin(ANGLES)], 1)
 FAR = np.array([0.2, 0.0])
+UPRIGHT = np.eye(3)
 
 
 def cup(at: Doubles = BOWL) -> Doubles:
     return np.concatenate([np.c_[RING, np.full(37, z)] for z in (0.0, HEIGHT)]) + at
 
 
-def view(cloud: Doubles, obstacles: Doubles | None = None, yaw: float = 0.0, base: Doubles = BASE) -> Any:
-    """As much of a `View` as grasps look at; body 1 stands at the origin."""
+def view(
+    cloud: Doubles, obstacles: Doubles | None = None, yaw: float = 0.0, base: Doubles = BASE, tilt: Doubles = UPRIGHT
+) -> Any:
+    """As much of a `View` as grasps look at; body 1 stands at the origin, tilted."""
     points = np.zeros((0, 3)) if obstacles is None else obstacles
     shapes = SimpleNamespace(cloud=lambda data, body: cloud, obstacles=lambda data, body: points)
-    data = SimpleNamespace(xpos=np.zeros((2, 3)), xmat=np.tile(np.eye(3).ravel(), (2, 1)))
+    data = SimpleNamespace(xpos=np.zeros((2, 3)), xmat=np.tile(tilt.ravel(), (2, 1)))
     tool = np.array([0.0, 0.0, 0.3])
     return SimpleNamespace(
         world=SimpleNamespace(shapes=shapes, base=base), data=data, tool=tool, orientation=facing_down(yaw)
@@ -69,6 +72,18 @@ def test_the_handle_of_a_mug_moves_neither_middle_nor_radius() -> None:
     handle = np.array([[0.0, 0.09, 0.02], [0.0, 0.09, 0.04]])
     plain, mug = by_the_rim(view(cup()), 1, FAR), by_the_rim(view(np.r_[cup(), handle]), 1, FAR)
     np.testing.assert_allclose(mug.position, plain.position)
+
+
+@pytest.mark.parametrize("lean", [0.3, -0.3])
+def test_a_tilted_rim_is_taken_on_its_higher_side_and_below_its_edge_there(lean: float) -> None:
+    """As of a bowl that slid off a ramekin: taken as if it stood upright, the fingers closed over its edge."""
+    cos, sin = np.cos(lean), np.sin(lean)
+    tilt = np.array([[1.0, 0.0, 0.0], [0.0, cos, -sin], [0.0, sin, cos]])
+    grasp = by_the_rim(view(cup() @ tilt.T, tilt=tilt), 1, np.zeros(2))
+    x, y, z = tilt.T @ (grasp.position + np.array([0.0, 0.0, 0.02]))  # 2 cm above it, seen from the cup
+    assert z == pytest.approx(HEIGHT, abs=1e-9)
+    assert np.hypot(x, y) == pytest.approx(RADIUS, abs=0.006)
+    assert y * lean > 0
 
 
 def test_of_two_grasps_that_are_half_a_turn_apart_the_nearer_one_is_taken() -> None:

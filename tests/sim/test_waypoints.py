@@ -10,13 +10,13 @@ import pytest
 
 from vla_sim.osc import DOWN, MOVE_M
 from vla_sim.panda import Doubles
-from vla_sim.waypoints import _from_under, pick_and_place, push
+from vla_sim.waypoints import OPEN, _from_under, go, pick_and_place, push
 
 DISH = np.array([[x, y, z] for x in (-0.06, 0.06) for y in (-0.06, 0.06) for z in (0.9, 0.92)])
 GOAL = np.array([0.0, 0.3])
 
 
-def view(tool: Doubles, obstacles: Doubles | None = None, **gripper: Any) -> Any:
+def view(tool: Doubles, obstacles: Doubles | None = None, elbow: float = -2.0, **gripper: Any) -> Any:
     """As much of a `View` as waypoints look at; body 1, `DISH`, stands at the origin."""
     points = np.zeros((0, 3)) if obstacles is None else obstacles
     shapes = SimpleNamespace(
@@ -24,9 +24,11 @@ def view(tool: Doubles, obstacles: Doubles | None = None, **gripper: Any) -> Any
         obstacles=lambda data, body=None: points,
         fingers_on=lambda data, body: 2,
     )
-    data = SimpleNamespace(xpos=np.array([[0.0, 0.0, 0.0], [0.0, 0.0, 0.9]]))
+    bodies = np.array([[0.0, 0.0, 0.0], [0.0, 0.0, 0.9]])
+    data = SimpleNamespace(xpos=bodies, joint=lambda name: SimpleNamespace(qpos=[elbow]))
     hand = {"closing": True, "grip": 1.0, "width": 0.01, "width_speed": 0.0} | gripper
-    return SimpleNamespace(world=SimpleNamespace(shapes=shapes), data=data, tool=tool, orientation=DOWN, **hand)
+    world = SimpleNamespace(shapes=shapes, base=np.array([-0.66, 0.0, 0.912]))
+    return SimpleNamespace(world=world, data=data, tool=tool, orientation=DOWN, **hand)
 
 
 def test_a_dish_is_first_pressed_on_behind_its_middle_and_then_led() -> None:
@@ -60,3 +62,14 @@ def test_a_held_thing_leaves_what_hangs_over_it_by_the_shortest_way(side: float)
     assert 0.02 < abs(move[1]) < 0.05
     beside = board - [0.0, 0.0, 0.13]
     np.testing.assert_array_equal(_from_under(view(np.zeros(3), beside), 1, DISH), 0.0)
+
+
+def test_an_elbow_past_straight_is_stretched_before_it_is_bent() -> None:
+    """Of the drawer's bowl: the hand that came up from its far side hung there, the elbow pressed against its limit."""
+    high, near = np.array([0.115, -0.166, 1.211]), np.array([0.055, -0.121, 1.095])
+    assert go(view(high, elbow=-1.0), near, OPEN)[0] < 0
+    stretched = go(view(high, elbow=-0.1), near, OPEN)
+    assert stretched[0] == pytest.approx(MOVE_M)
+    assert stretched[2] > 0
+    farther = go(view(high, elbow=-0.1), high + np.array([0.0, -0.01, -0.03]), OPEN)  # it only comes down
+    assert farther[2] < 0
