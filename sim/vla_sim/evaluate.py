@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from vla import registry
+from vla import registry, zoo
 from vla.comparison import ALL, by_seed, compare
 from vla.errors import BadConfig
 from vla.pipeline import Pipeline, open_pipeline
@@ -212,7 +212,8 @@ def delay_periods(latency_ms: float, control_rate_hz: float) -> int:
 
 def _digest(config: EvalConfig) -> str:
     """SHA-256 of the weights or graphs that are evaluated; "" where the policy is no folder."""
-    folder = Path(config.policy.rpartition(":")[2])
+    packed = config.policy.startswith("zoo:")
+    folder = zoo.folder(config.policy) if packed else Path(config.policy.rpartition(":")[2])
     names = ["policy.safetensors", "model.safetensors", "encode.onnx", "propose.onnx"]
     names += [f"verifiers/{config.verifier}.safetensors", "verify.onnx"] if config.verifier else []
     found = [folder / name for name in names if (folder / name).is_file()]

@@ -121,11 +121,15 @@ def test_a_resumed_run_must_be_the_same_run(policy: Path, tmp_path: Path) -> Non
         evaluate(replace(config, n_action_steps=4), tmp_path / "run", workers=1, resume=True)
 
 
-def test_a_policy_that_was_trained_on_meanwhile_is_another(policy: Path, tmp_path: Path) -> None:
-    from vla import checkpoint
+@pytest.mark.parametrize("shipped", [False, True])
+def test_a_policy_that_was_trained_on_meanwhile_is_another(
+    policy: Path, tmp_path: Path, shipped: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vla import checkpoint, zoo
 
+    monkeypatch.setattr(zoo, "HERE", tmp_path)
     shutil.copytree(policy, tmp_path / "policy")
-    config = EvalConfig(str(tmp_path / "policy"), episodes=1, n_action_steps=8)
+    config = EvalConfig("zoo:policy" if shipped else str(tmp_path / "policy"), episodes=1, n_action_steps=8)
     evaluate(config, tmp_path / "run", workers=1)
     weights = tmp_path / "policy" / "policy.safetensors"
     tensors = checkpoint.load_tensors(weights)
