@@ -7,11 +7,12 @@ once, at import.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import sys
 import weakref
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -101,6 +102,11 @@ class _Canvas:
         self._camera = mujoco.MjvCamera()
         self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
 
+    @property
+    def address(self) -> int:
+        """Which context it is; EGL only."""
+        return int(self._gl._context.address)
+
     def draw(self, model: Any, data: Any, camera: str, height: int, width: int, solids: Sequence[Solid]) -> Image:
         """One image, upright: OpenGL's rows begin at the bottom."""
         self._gl.make_current()
@@ -143,7 +149,8 @@ def render(
     if height > most.offheight or width > most.offwidth:
         raise BadConfig(f"images may be up to {most.offheight} x {most.offwidth} here, not {height} x {width}")
     mujoco.mj_camlight(model, data)
-    return _canvas(model, look).draw(model, data, camera, height, width, solids)
+    with _others_context_kept():
+        return _canvas(model, look).draw(model, data, camera, height, width, solids)
 
 
 def _canvas(model: Any, look: Look) -> _Canvas:
@@ -162,8 +169,30 @@ def _canvas(model: Any, look: Look) -> _Canvas:
 
 def _forget(key: tuple[int, Look]) -> None:
     """A model is gone: another may get its id."""
-    if canvas := _canvases.pop(key, None):
-        canvas.close()
+    with _others_context_kept():
+        if canvas := _canvases.pop(key, None):
+            canvas.close()
+
+
+@contextlib.contextmanager
+def _others_context_kept() -> Iterator[None]:
+    """After the block the EGL context is current that was before, unless it is one of ours.
+
+    robosuite draws, and frees what it drew with, in whichever context is current. Left to do so in ours, it would take
+    our objects, which have the same numbers, for its own.
+    """
+    if os.environ.get("MUJOCO_GL") != "egl":
+        yield
+        return
+    from mujoco.egl import EGL
+
+    before = EGL.eglGetCurrentContext()
+    ours = {canvas.address for canvas in _canvases.values()}
+    try:
+        yield
+    finally:
+        if before and before.address not in ours:
+            EGL.eglMakeCurrent(mujoco.egl.EGL_DISPLAY, EGL.EGL_NO_SURFACE, EGL.EGL_NO_SURFACE, before)
 
 
 def share_display() -> None:

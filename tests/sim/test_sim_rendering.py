@@ -40,6 +40,32 @@ with quiet():
     assert (done.returncode, done.stdout, done.stderr) == (0, "0\n", "")
 
 
+def test_ours_and_robosuites_are_drawn_in_turn_and_neither_touches_the_others() -> None:
+    """robosuite frees a scene's buffers in whichever context is current: in ours, a policy then saw noise."""
+    code = """
+import numpy as np
+from vla_sim.suites.tabletop import TabletopSuite
+from vla_sim.world import quiet
+from vla_sim.rendering import share_display
+ours = TabletopSuite().make()
+first = ours.observe().images["agent"]
+with quiet():
+    import robosuite
+    share_display()
+    env = robosuite.make("Lift", robots="Panda", use_camera_obs=True, camera_names="agentview", has_renderer=False)
+    def look():
+        np.random.seed(0)
+        return env.reset()["agentview_image"]
+    theirs = look()
+    for _ in range(3):
+        assert (ours.observe().images["agent"] == first).all()
+        assert (look() == theirs).all()
+print(first.std() > 5, theirs.std() > 5)
+"""
+    done = run(code)
+    assert (done.returncode, done.stdout) == (0, "True True\n"), done.stderr
+
+
 def test_memory_does_not_grow_with_models_that_come_and_go() -> None:
     code = """
 import mujoco
