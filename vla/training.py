@@ -11,6 +11,7 @@ import copy
 import dataclasses
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -133,7 +134,8 @@ def train(
                 _fresh_folder(config, out)
             _drop_rows_after(out / "log.jsonl", step)
         saved = time.monotonic()
-        with (out / "log.jsonl").open("a") as log:
+        # Only the main process writes, and the others may be here before it made the folder.
+        with (out / "log.jsonl" if main else Path(os.devnull)).open("a") as log:
             for now in learner.steps(cache, accelerator, step, seconds):
                 step, seconds = now.step, now.seconds
                 if main and step % 20 == 0:

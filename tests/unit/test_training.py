@@ -288,9 +288,8 @@ def test_two_processes_train_one_policy(demonstrations: Path, tmp_path: Path) ->
         for rank in ("0", "1")
     ]
     try:
-        for process in team:
-            _, errors = process.communicate(timeout=120)
-            assert process.returncode == 0, errors
+        errors = [process.communicate(timeout=120)[1] for process in team]
+        assert [process.returncode for process in team] == [0, 0], "\n".join(errors)
     finally:
         for process in team:
             process.kill()
