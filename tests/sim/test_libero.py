@@ -248,6 +248,27 @@ def test_perturbations_change_words_places_or_goals() -> None:
     assert "butter" in str(goal.expert)
 
 
+def test_shuffled_things_exchange_their_places_and_the_basket_stays() -> None:
+    plain, shuffled = SUITE.make(), LiberoSuite("libero_object", "decimated", "shuffled").make()
+    found = []
+    for seed in (3, OFFICIAL, OFFICIAL + 10, OFFICIAL + 20):
+        spots = []
+        for env in (plain, shuffled):
+            env.reset(seed, SOUP)
+            things = env._world.things
+            places = {name: env._data.xpos[body][:2] for name, body in zip(things.names, things.bodies, strict=True)}
+            np.testing.assert_allclose(places.pop("basket_1"), (0.0, 0.26), atol=0.02)
+            spots.append(np.array(sorted(places.items(), key=lambda item: item[0]), dtype=object)[:, 1].tolist())
+        was, now = np.array(spots)
+        away = np.linalg.norm(was[:, None] - now[None], axis=2)
+        assert away.min(0).max() < 0.01, "a thing lies where none lay"
+        assert sorted(away.argmin(0)) == list(range(len(was)))
+        found.append(tuple(away.argmin(0)))
+    assert len(set(found)) > 1
+    with pytest.raises(UnknownName, match="shuffled"):
+        LiberoSuite("libero_goal", "shuffled")
+
+
 def test_unknown_names_say_what_there_is(env: ArmEnv) -> None:
     with pytest.raises(UnknownName, match="pick_up_the_milk"):
         env.reset(0, "fly")

@@ -157,6 +157,8 @@ def test_a_verifier_is_compared_with_the_best_setting_without_one(
     folder.mkdir()
     (folder / "dataset").symlink_to(demonstrations)
     settings = {"SUITES": ("tabletop",), "STEPS": 2, "EPISODES": 2, "SEED": 40, "VERIFIER": "agreement", "K": 2}
+    settings |= {"LEARNED_IN": "tabletop", "CHOICE_EPISODES": 2, "CHOICE_SEED": 40}
+    settings |= {"VERIFIED": {"verifier": "agreement", "n_candidates": 2}}
     for name, value in settings.items():
         monkeypatch.setattr(libero_bench, name, value)
     monkeypatch.setattr("vla_sim.collect.collect", lambda *_: None)
@@ -166,9 +168,10 @@ def test_a_verifier_is_compared_with_the_best_setting_without_one(
         assert main(["bench", "libero_verification", "--json", "--out", str(tmp_path), "--workers", "1"]) == 0
         shown.append([json.loads(line) for line in capsys.readouterr().out.splitlines()])
     assert shown[0] == shown[1]
-    assert [row["metric"].removeprefix("tabletop, ") for row in shown[0]] == [
-        *(f"single sample, execute {steps}" for steps in (1, 2, 4)),
-        *("zero noise", "agreement", "agreement, K=2", "gain over single sample, execute 1", "p"),
+    assert [row["metric"] for row in shown[0]] == [
+        *(f"to choose among, single sample, execute {steps}" for steps in (4, 2, 1)),
+        *("to choose among, zero noise", "to choose among, agreement"),
+        *(f"tabletop, {what}" for what in ("single sample, execute 4", "agreement, K=2", "gain", "p")),
     ]
     assert {row["n"] for row in shown[0]} == {2}
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,10 @@ _LOOKS = {
 PERTURBATIONS = {"language": "lan", "object": "object", "swap": "swap", "task": "task"}
 """LIBERO-PRO's changes to spatial, object, goal and 10, and how its folders call them: other words, other looks of the
 objects, places exchanged, another goal in the same scene."""
+_SHUFFLED = "shuffled"
+"""Ours, for libero_object: there the thing that is asked for always lies in one place, so that a policy trained on it
+need neither look nor listen."""
+_SHUFFLE_STREAM = 17
 _NO_PROBES = ("objects_size",)
 """Its objects are meshes."""
 _WORLDS = 12
@@ -58,11 +63,12 @@ class LiberoSuite:
         """`variants` may name a visual mode, "full" (official, the default) or "decimated", and a perturbation.
 
         Raises:
-            UnknownName: no such variant, or two of a kind.
+            UnknownName: the suite has no such variant, or two of a kind.
         """
+        possible = (*PERTURBATIONS, _SHUFFLED) if name == "libero_object" else tuple(PERTURBATIONS)
         looks = [v for v in variants if v in _LOOKS]
-        changes = [v for v in variants if v in PERTURBATIONS]
-        known = (*_LOOKS, *PERTURBATIONS)
+        changes = [v for v in variants if v in possible]
+        known = (*_LOOKS, *possible)
         if len(looks) + len(changes) < len(variants) or len(looks) > 1 or len(changes) > 1:
             raise UnknownName(f"suite {name} has no variant {'+'.join(variants)!r}; there is {', '.join(known)}")
         self.name = name
@@ -119,7 +125,8 @@ def _tasks(suite: str, variant: str, visual: str) -> dict[str, Task]:
 def _task_of(suite: str, n_tasks: int, problem: Any, variant: str, visual: str) -> Task:
     from libero.libero import get_libero_path
 
-    folder = f"{problem.problem_folder}_{PERTURBATIONS[variant]}" if variant else problem.problem_folder
+    perturbation = PERTURBATIONS.get(variant)
+    folder = f"{problem.problem_folder}_{perturbation}" if perturbation else problem.problem_folder
     file = Path(get_libero_path("bddl_files")) / folder / problem.bddl_file
     states = Path(get_libero_path("init_states")) / folder / f"{problem.init_states_file}.npz"
     if missing := [path.name for path in (file, states) if not path.is_file()]:
@@ -131,12 +138,12 @@ def _task_of(suite: str, n_tasks: int, problem: Any, variant: str, visual: str) 
 
         parsed = robosuite_parse_problem(str(file))
     goals = tuple(tuple(goal) for goal in parsed["goal_state"])
-    said = " ".join(parsed["language_instruction"]).lower() if variant else problem.language
+    said = " ".join(parsed["language_instruction"]).lower() if perturbation else problem.language
 
     def layout(world: World, seed: int) -> Layout:
-        if seed in _OFFICIAL_SEEDS:
-            return _official(world, states, (seed - OFFICIAL) // n_tasks)
-        return world.draw(seed)
+        official = seed in _OFFICIAL_SEEDS
+        found = _official(world, states, (seed - OFFICIAL) // n_tasks) if official else world.draw(seed)
+        return _shuffled(world, found, seed, goals) if variant == _SHUFFLED else found
 
     world = functools.partial(_world, file, visual)
     skill = "several" if len(goals) > 1 else _SKILL.get(goals[0][0], "put")
@@ -153,6 +160,20 @@ def _official(world: World, file: Path, number: int) -> Layout:
     state = states[number % len(states)]
     nq, nv = world.model.nq, world.model.nv
     return Layout(state[1 : 1 + nq], state[1 + nq : 1 + nq + nv], world.first.fixtures)
+
+
+def _shuffled(world: World, layout: Layout, seed: int, goals: Sequence[Sequence[str]]) -> Layout:
+    """Things exchange their places at random; what others go into stays."""
+    names, stays = world.things.names, [place for _, *_, place in goals]
+    moved = [
+        address
+        for address, name in zip(world.things.qpos, names, strict=True)
+        if not any(place.startswith(name) for place in stays)
+    ]
+    qpos, order = layout.qpos.copy(), np.random.default_rng([seed, _SHUFFLE_STREAM]).permutation(moved)
+    for to, fro in zip(moved, order, strict=True):
+        qpos[to : to + 2] = layout.qpos[fro : fro + 2]
+    return replace(layout, qpos=qpos)
 
 
 @functools.cache
