@@ -13,6 +13,9 @@ export UV_PYTHON_DOWNLOADS := never
 
 BEGAN := $(shell date +%s)
 DEBIAN := libegl1 libgl1 libgl1-mesa-dri
+ROOT_APT = root_apt() { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && \
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$$@" >/dev/null; }
+BROWSERS := chromium chromium-browser google-chrome
 BIN := .venv/bin
 
 .PHONY: demo test lint setup lock clean
@@ -20,8 +23,12 @@ BIN := .venv/bin
 demo: .venv/.ready
 	@$(BIN)/vla demo --setup-seconds $$(($$(date +%s) - $(BEGAN)))
 
+# Pages are tested in a real browser.
 test: lint
-	@echo "pytest"
+	@$(ROOT_APT)
+	command -v $(BROWSERS) >/dev/null || root_apt chromium ||
+	  echo "no Chromium: what needs a browser is skipped. apt-get install chromium"
+	echo "pytest"
 	$(BIN)/pytest
 
 lint: .venv/.ready
@@ -35,8 +42,7 @@ setup: .venv/.ready
 # The locked packages, this project, and what only the system's package manager can give.
 .venv/.ready: requirements.lock pyproject.toml
 	@say() { printf '%3d s  %s\n' $$SECONDS "$$*"; }
-	root_apt() { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && \
-	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$$@" >/dev/null; }
+	$(ROOT_APT)
 	find_python() {
 	  for python in python3.12 python3 "$$(uv python find 3.12 2>/dev/null || true)"; do
 	    if "$$python" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info[:2] != (3, 12))' 2>/dev/null
