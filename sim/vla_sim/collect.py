@@ -28,8 +28,8 @@ from vla_sim.workers import check_workers, run_jobs
 
 _SHARD, _SHARD_FRAMES = 100, 5000
 """Episodes, or frames where those are reached first, written at a time: what a kill can cost, some two minutes."""
-_HOPELESS = 20
-"""A task that was not solved in its first so many tries is left out."""
+_TRIES, _AT_LEAST = 20, 4
+"""A task that was solved fewer times in its first so many tries is given up: the rest would take for ever."""
 _IN_TRANSIT = 0.7
 """An expert that moves at this fraction of full speed has room around it, and may be bumped."""
 _NOISE_STREAM = 3
@@ -81,7 +81,9 @@ class _Wanted:
     def total(self) -> int:
         """Episodes to end up with."""
         each = self._config.demos
-        return self._config.episodes if each is None else each * sum(map(self._hopeful, self._tasks))
+        if each is None:
+            return self._config.episodes
+        return sum(each if self._hopeful(task) else self._kept[task] for task in self._tasks)
 
     def wants(self, seed: int) -> bool:
         """An episode of this seed would be kept."""
@@ -94,10 +96,11 @@ class _Wanted:
             self._tried[task] += 1
             self._kept[task] += success
             if not self._hopeful(task):
-                self._report(f"the expert solved {task} in none of {_HOPELESS} tries: going on without it")
+                kept = f"{self._kept[task] or 'none'} of {_TRIES} tries"
+                self._report(f"the expert solved {task} in {kept}: going on without more of it")
 
     def _hopeful(self, task: str) -> bool:
-        return self._kept[task] > 0 or self._tried[task] < _HOPELESS
+        return self._kept[task] >= _AT_LEAST or self._tried[task] < _TRIES
 
 
 def _task(config: CollectConfig, tasks: Sequence[str], seed: int) -> str | None:

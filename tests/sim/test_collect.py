@@ -131,23 +131,31 @@ def test_demos_are_a_number_for_each_task(tmp_path: Path, monkeypatch: pytest.Mo
         collect(replace(config, demos=None), tmp_path / "d")
 
 
-def test_a_task_that_the_expert_cannot_do_is_left_out_and_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("solved", "count"), [(0, "none"), (1, "1")])
+def test_a_task_that_the_expert_can_hardly_do_is_given_up_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, solved: int, count: str
 ) -> None:
     """Without this, `vla collect` would try one task for ever, or deliver a dataset that silently lacks it."""
-    wish = TabletopEnv.expert
+    wish, begin, tries = TabletopEnv.expert, TabletopEnv.reset, []
+
+    def reset(env: TabletopEnv, seed: int, task: str | None = None) -> None:
+        begin(env, seed, task)
+        tries.append(task)
 
     def hopeless(env: TabletopEnv) -> Any:
-        return np.zeros(4, np.float32) if env.task == TASKS[0] else wish(env)
+        return np.zeros(4, np.float32) if env.task == TASKS[0] and tries.count(TASKS[0]) > solved else wish(env)
 
+    monkeypatch.setattr(TabletopEnv, "reset", reset)
     monkeypatch.setattr(TabletopEnv, "expert", hopeless)
-    monkeypatch.setattr(collecting, "_HOPELESS", 2)
+    monkeypatch.setattr(collecting, "_TRIES", 3)
+    monkeypatch.setattr(collecting, "_AT_LEAST", 2)
     monkeypatch.setattr(registry, "suite", lambda _: TwoTasks)
     said: list[str] = []
-    done = collect(CollectConfig(demos=2, seed=40), tmp_path / "d", report=said.append)
-    assert said == [f"the expert solved {TASKS[0]} in none of 2 tries: going on without it"]
-    assert done.episodes == 2
-    assert {seed % 2 for seed in seeds(tmp_path / "d")} == {1}
+    done = collect(CollectConfig(demos=3, seed=40), tmp_path / "d", report=said.append)
+    assert said == [f"the expert solved {TASKS[0]} in {count} of 3 tries: going on without more of it"]
+    assert done.episodes == 3 + solved
+    assert [seed % 2 for seed in seeds(tmp_path / "d")].count(0) == solved
+    assert collect(CollectConfig(demos=3, seed=40), tmp_path / "d", report=said.append) == done
 
 
 def test_a_kill_loses_and_doubles_nothing(tmp_path: Path) -> None:
