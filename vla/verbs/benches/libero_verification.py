@@ -22,9 +22,9 @@ LEARNED_IN = "libero_object:decimated+shuffled"
 SUITES = ("libero_object:decimated", "libero_object:decimated+swap", "libero_object:decimated+task")
 DEMOS = 20
 STEPS, MINUTES = 16_000, 24.0
-ROLLOUT_EPISODES = 400
+ROLLOUT_EPISODES = 200
 EPISODES, SEED = 200, 1_000_000
-CHOICE_EPISODES, CHOICE_SEED = 100, 5_000_000
+CHOICE_EPISODES, CHOICE_SEED = 60, 5_000_000
 N_ACTION_STEPS = 4
 FREE: dict[str, dict[str, Any]] = {
     "single sample, execute 4": {},
