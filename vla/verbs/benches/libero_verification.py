@@ -22,7 +22,8 @@ LEARNED_IN = "libero_object:decimated+shuffled"
 SUITES = ("libero_object:decimated", "libero_object:decimated+swap", "libero_object:decimated+task")
 DEMOS = 20
 STEPS, MINUTES = 16_000, 24.0
-ROLLOUT_EPISODES = 200
+ROLLOUT_EPISODES, BRANCH_SHARE = 200, 0.25
+"""A LIBERO episode has some 60 decisions: a quarter of them is states enough."""
 EPISODES, SEED = 200, 1_000_000
 CHOICE_EPISODES, CHOICE_SEED = 60, 5_000_000
 N_ACTION_STEPS = 4
@@ -72,7 +73,9 @@ def _fit(policy: Path, workers: int) -> None:
 
     if (policy / "verifiers" / f"{VERIFIER}.json").exists():
         return
-    config = BranchConfig(str(policy), LEARNED_IN, ROLLOUT_EPISODES, n_action_steps=N_ACTION_STEPS)
+    config = BranchConfig(
+        str(policy), LEARNED_IN, ROLLOUT_EPISODES, n_action_steps=N_ACTION_STEPS, branch_share=BRANCH_SHARE
+    )
     with bar("rollouts") as show:
         rollouts = collect_rollouts(config, workers, show)
     with bar(VERIFIER) as show:
