@@ -93,7 +93,8 @@ class Session:
 
     def start(self, node: NodeSpec, parameters: Mapping[str, object]) -> Child:
         """Start a node; it ends with the session."""
-        child = Child(node.name, node.argv(parameters), self._environment, self._folder / f"{node.name}.log")
+        log = self._folder / f"{node.name}.log"
+        child = Child(node.name, node.argv(parameters), self._environment, log, talks=node is OPERATOR)
         self._children.append(child)
         return child
 

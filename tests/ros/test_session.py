@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -224,6 +226,16 @@ def test_a_node_that_dies_on_its_own_ends_the_session(session: Session) -> None:
     robot.process.wait(30)
     with pytest.raises(NodeDied, match="'kitchen'"):
         session.call("sim/next_episode")
+
+
+def test_what_a_node_prints_is_in_its_log_and_never_halts_it(tmp_path: Path) -> None:
+    log = tmp_path / "chatty.log"  # some suite's or policy's own prints, more of them than a pipe holds
+    child = Child("chatty", [sys.executable, "-c", "print('step\\n' * 50_000)"], os.environ, log)
+    try:
+        assert child.process.wait(10) == 0
+    finally:
+        child.end()
+    assert log.read_text().count("step") == 50_000
 
 
 def test_a_robot_that_drifted_is_not_driven(session: Session, policy: Path, spec: Spec, tmp_path: Path) -> None:
