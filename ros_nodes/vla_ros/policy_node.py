@@ -212,6 +212,7 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]
         stamp = messages.to_ns(message.header.stamp)
         if stamp < self._newest_ns:
             self._next_ns = 0  # the robot was started again
+            self._inputs.forget()
         self._newest_ns = stamp
         self._inputs.state(state, stamp)
         self._consider()

@@ -49,35 +49,70 @@ class Lifts:
         return np.zeros_like(noise), None
 
 
+class Robot:
+    """What a robot publishes, given to an active policy node."""
+
+    def __init__(self, spec: Spec, policy: Lifts, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(policy_node, "open_pipeline", lambda *_: Pipeline(policy, FirstCandidate()))
+        self.node, self._spec, self._observation = PolicyNode(), spec, spec.fake_observation()
+        self.node.trigger_configure()
+        self.node.trigger_activate()
+        self.node._on_spec(String(data=json.dumps(spec.to_json())))
+        self.node._on_instruction(String(data="lift"))
+
+    def state(self, stamp_ns: int) -> None:
+        self.node._on_state(messages.state_message(self._observation.state, self._spec.state, stamp_ns))
+
+    def images(self, stamp_ns: int, *cameras: str) -> None:
+        for camera in cameras or self._observation.images:
+            image = messages.image_message(self._observation.images[camera], camera, stamp_ns)
+            self.node._image_taker(camera)(image)
+
+    def decided(self) -> None:
+        """Wait for the decision that was begun, if one was."""
+        if self.node._deciding is not None:
+            self.node._deciding.result()
+
+    def end(self) -> None:
+        self.node.close()
+        self.node.destroy_node()
+
+
 @pytest.mark.parametrize("state_first", [True, False])
 @pytest.mark.parametrize(("image_ms", "jitter_ms"), [(0, 0), (5, 0), (-5, 0), (0, 3), (5, 3)])
 def test_a_decision_for_every_so_many_states_whatever_the_sensors_stamps(
     image_ms: int, jitter_ms: int, state_first: bool, spec: Spec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Cameras are not exposed at the very moment the joints are read, and no driver's period is exact."""
-    policy, observation = Lifts(spec), spec.fake_observation()
-    monkeypatch.setattr(policy_node, "open_pipeline", lambda *_: Pipeline(policy, FirstCandidate()))
-    node = PolicyNode()
-    node.trigger_configure()
-    node.trigger_activate()
-    node._on_spec(String(data=json.dumps(spec.to_json())))
-    node._on_instruction(String(data="lift"))
-    takers = {camera: node._image_taker(camera) for camera in observation.images}
-    rng = np.random.default_rng(0)
+    policy, rng = Lifts(spec), np.random.default_rng(0)
+    robot = Robot(spec, policy, monkeypatch)
     for period in range(1, 14):
         stamp = period * spec.dt_ns + int(rng.integers(-jitter_ms, jitter_ms + 1)) * 10**6
-        state = messages.state_message(observation.state, spec.state, stamp)
         if state_first:
-            node._on_state(state)
-        for camera, image in observation.images.items():
-            takers[camera](messages.image_message(image, camera, stamp + image_ms * 10**6))
+            robot.state(stamp)
+        robot.images(stamp + image_ms * 10**6)
         if not state_first:
-            node._on_state(state)
-        if node._deciding is not None:
-            node._deciding.result()
-    node.close()
-    node.destroy_node()
+            robot.state(stamp)
+        robot.decided()
+    robot.end()
     assert [round(stamp / spec.dt_ns) for stamp in policy.seen] == [1, 5, 9, 13]
+
+
+def test_a_picture_from_before_the_robot_was_started_again_is_not_decided_on(
+    spec: Spec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its camera is dead by now, and the new clock comes to the old one's time."""
+    policy = Lifts(spec)
+    robot = Robot(spec, policy, monkeypatch)
+    robot.images(5 * spec.dt_ns)
+    robot.state(6 * spec.dt_ns)
+    for period in range(1, 8):
+        robot.state(period * spec.dt_ns)
+        robot.images(period * spec.dt_ns, "agent")
+        robot.decided()
+    assert robot.node._inputs.missing() == ["wrist"]
+    robot.end()
+    assert policy.seen == []
 
 
 def test_a_chunk_from_before_the_robot_was_started_again_is_refused(spec: Spec) -> None:
