@@ -126,6 +126,8 @@ def write(
         BadBundle: something that is no bundle is in the way.
         Missing: the disk is full or not writable.
     """
+    if folder.name in ("", ".."):  # the folder we are in cannot be replaced by a rename
+        raise BadBundle(f"{folder} has no name to write a bundle under; name its folder")
     if folder.exists() and not (folder / MANIFEST).is_file():
         raise BadBundle(f"{folder} exists and is not a bundle; choose another place or remove it")
     packed = io.BytesIO()

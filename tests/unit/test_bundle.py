@@ -283,6 +283,18 @@ def test_writing_replaces_a_bundle_and_nothing_else(bundle: Path, tmp_path: Path
         bundles.write(precious, read.manifest, read.spec, read.tokenizer, read.graphs, read.golden, "")
 
 
+@pytest.mark.parametrize("name", [".", ".."])
+def test_a_bundle_is_not_written_over_the_folder_one_is_in(
+    name: str, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = bundles.read(bundle)
+    (bundle / "sub").mkdir()
+    monkeypatch.chdir(bundle if name == "." else bundle / "sub")
+    with pytest.raises(BadBundle, match="name its folder"):
+        bundles.write(Path(name), read.manifest, read.spec, read.tokenizer, read.graphs, read.golden, "")
+    assert (bundle / "bundle.json").is_file()
+
+
 def test_a_full_disk_leaves_the_old_bundle(bundle: Path, tmp_path: Path) -> None:
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     digest = bundles.read(bundle).digest
