@@ -60,6 +60,8 @@ class SessionConfig:
     def __post_init__(self) -> None:
         if not 1 <= self.successes <= self.episodes:
             raise BadConfig(f"successes ({self.successes}) must be within 1 and episodes ({self.episodes})")
+        if self.seed < 0:
+            raise BadConfig(f"seed must not be negative, got {self.seed}")
 
 
 class CallFailed(VlaError):

@@ -47,6 +47,8 @@ class SimNodeConfig:
     def __post_init__(self) -> None:
         if not 0.01 <= self.rate_scale <= 100:
             raise BadConfig(f"rate_scale must be within 0.01 and 100, got {self.rate_scale}")
+        if self.seed < 0:
+            raise BadConfig(f"seed must not be negative, got {self.seed}")
 
 
 class SimNode(Node):  # type: ignore[misc]
