@@ -101,7 +101,7 @@ class SafetyFilter:
         if not self._moving and state is not None:
             self._begin_at(state)  # while it stood still, a person may have moved the arm
         action, said = self._bounded(command.action)
-        self._sent, self._moving = action, True
+        self._sent, self._moving = action.copy(), True  # whoever gets the command may scale it in place
         self._known[:] = True
         return Command(action, now_ns, min(command.valid_until_ns, now_ns + self._spec.dt_ns), Mode.TRACK, said)
 
@@ -167,7 +167,7 @@ class SafetyFilter:
         action[self._is_delta] = 0.0
         self._moving = False
         if self._sent is not None:
-            self._sent = action  # a velocity is zero now
+            self._sent = action.copy()  # a velocity is zero now
         return Command(action, now_ns, now_ns + self._spec.dt_ns, mode, reason)
 
 

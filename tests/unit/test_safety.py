@@ -105,6 +105,14 @@ def test_after_hold_the_rate_counts_from_what_was_sent_last() -> None:
     assert safety.check(track(0.0, -1.0, stamp=2 * DT), 2 * DT).action[1] == pytest.approx(1.0 - STEP)
 
 
+def test_whoever_changes_a_command_in_place_does_not_change_where_the_next_rate_counts_from() -> None:
+    safety = SafetyFilter(SPEC)
+    for period, command in enumerate([track(0.0, 0.0), None]):
+        out = safety.check(command, period * DT)
+        out.action[1] = 2.0
+    assert safety.check(track(0.0, 2.0, stamp=2 * DT), 2 * DT).action[1] == pytest.approx(STEP)
+
+
 def test_an_arm_that_was_moved_while_it_stood_still_does_not_jump_back() -> None:
     safety = SafetyFilter(SPEC)
     safety.check(track(0.0, 0.0), 0, np.array([0.5, 0.0], np.float32))
