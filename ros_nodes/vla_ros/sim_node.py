@@ -45,8 +45,8 @@ class SimNodeConfig:
     """Begin the next episode whenever none is running, instead of waiting to be told."""
 
     def __post_init__(self) -> None:
-        if not 0.01 <= self.rate_scale <= 100:
-            raise BadConfig(f"rate_scale must be within 0.01 and 100, got {self.rate_scale}")
+        if not 0.5 <= self.rate_scale <= 100:  # slower, a period is longer than the safety node waits for a state
+            raise BadConfig(f"rate_scale must be within 0.5 and 100, got {self.rate_scale}")
         if self.seed < 0:
             raise BadConfig(f"seed must not be negative, got {self.seed}")
 
