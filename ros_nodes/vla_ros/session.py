@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from vla import zoo
 from vla.errors import BadConfig, Missing, VlaError
 from vla.runs import Run, write_json
 from vla_ros.env import child_environment, own_domain
@@ -33,7 +34,7 @@ class SessionConfig:
     """What runs, and how long."""
 
     policy: str
-    """A bundle folder (bundles/demo); also a checkpoint folder, or scheme:folder. It must hold spec.json."""
+    """A bundle folder (bundles/demo); also a checkpoint folder, zoo:NAME, or scheme:folder. It must hold spec.json."""
     suite: str = "tabletop"
     """Suite of simulated tasks."""
     verifier: str | None = None
@@ -193,8 +194,7 @@ def run(
     record = Run.create(folder, "ros", config)
     with _signals_interrupt(), Session.opened(folder) as session:
         session.start(SIM, {"suite": config.suite, "rate_scale": config.rate_scale, "seed": config.seed})
-        folder_of_policy = Path(config.policy.rpartition(":")[2])  # scheme:folder, or folder
-        safety = {"spec": str(folder_of_policy / "spec.json"), "n_action_steps": config.n_action_steps}
+        safety = {"spec": str(spec_file(config.policy)), "n_action_steps": config.n_action_steps}
         session.start(SAFETY, safety)
         policy = session.start(
             POLICY,
@@ -220,6 +220,12 @@ def run(
     result = seen.result(rows, held_ms)
     write_json(folder / "ros.json", result.to_json())
     return result
+
+
+def spec_file(policy: str) -> Path:
+    """Where a policy's spec.json lies, of zoo:NAME, scheme:folder or a folder. Raises UnknownName."""
+    folder = zoo.folder(policy) if policy.startswith("zoo:") else Path(policy.rpartition(":")[2])
+    return folder / "spec.json"
 
 
 def _episode(session: Session, seen: Measurements) -> dict[str, Any]:

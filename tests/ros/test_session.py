@@ -24,7 +24,7 @@ from vla_calibration.geometry import transform
 from vla_calibration.store import Calibration, CameraEntry
 from vla_ros.graph import POLICY, SAFETY, SIM, NodeSpec
 from vla_ros.processes import Child, NodeDied
-from vla_ros.session import CallFailed, Session
+from vla_ros.session import CallFailed, Session, spec_file
 
 N_ACTION_STEPS = 4
 HOLD_WITHIN_S = 0.2
@@ -226,6 +226,11 @@ def test_a_node_that_dies_on_its_own_ends_the_session(session: Session) -> None:
     robot.process.wait(30)
     with pytest.raises(NodeDied, match="'kitchen'"):
         session.call("sim/next_episode")
+
+
+@pytest.mark.parametrize("form", ["{}", "bundle:{}", "zoo:lift"])
+def test_the_safety_node_is_given_the_spec_of_the_policy(form: str, policy: Path) -> None:
+    assert Spec.load(spec_file(form.format(policy))).chunk_size == 8
 
 
 def test_what_a_node_prints_is_in_its_log_and_never_halts_it(tmp_path: Path) -> None:
