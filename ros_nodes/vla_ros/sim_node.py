@@ -59,6 +59,7 @@ class SimNode(Node):  # type: ignore[misc]
         super().__init__("sim")
         config = declared(self, SimNodeConfig)
         self._env = registry.suite(config.suite)().make()
+        self._env.reset(config.seed)  # it is looked at before the first episode begins
         self._spec = self._env.spec
         self._seed = config.seed
         self._autostart = config.autostart

@@ -233,6 +233,11 @@ def test_the_safety_node_is_given_the_spec_of_the_policy(form: str, policy: Path
     assert Spec.load(spec_file(form.format(policy))).chunk_size == 8
 
 
+def test_an_arm_of_another_suite_is_there_before_its_first_episode(session: Session) -> None:
+    session.start(SIM, {"suite": "lift"})
+    session.wait(lambda line: line.get("topic") == "robot", 60.0, "a state")
+
+
 def test_what_a_node_prints_is_in_its_log_and_never_halts_it(tmp_path: Path) -> None:
     log = tmp_path / "chatty.log"  # some suite's or policy's own prints, more of them than a pipe holds
     child = Child("chatty", [sys.executable, "-c", "print('step\\n' * 50_000)"], os.environ, log)
