@@ -121,7 +121,7 @@ class Pipeline:
         decisions = []
         for i, (observation, verdict) in enumerate(zip(observations, verdicts, strict=True)):
             candidates = Candidates(actions[i], None if log_prob is None else log_prob[i])
-            verdict = _refuse_nonfinite(candidates, verdict)
+            verdict = _refuse_unusable(candidates, verdict)
             chunk = None
             if verdict.best is not None:
                 chunk = ActionChunk(candidates.actions[verdict.best], observation.stamp_ns, self.spec.dt_ns)
@@ -151,10 +151,13 @@ def open_pipeline(
     return Pipeline(opened, chosen, n_candidates, noise_scale)
 
 
-def _refuse_nonfinite(candidates: Candidates, verdict: Verdict) -> Verdict:
-    """A NaN from a network is a refusal, whatever the verifier said."""
+def _refuse_unusable(candidates: Candidates, verdict: Verdict) -> Verdict:
+    """A NaN from a network is a refusal, whatever the verifier said; so is a choice that is no candidate, as -1."""
     if verdict.best is None:
         return verdict
+    if not 0 <= verdict.best < len(candidates.actions):
+        reason = f"the verifier chose candidate {verdict.best} of {len(candidates.actions)}"
+        return dataclasses.replace(verdict, best=None, reason=reason)
     if not np.isfinite(candidates.actions[verdict.best]).all():
         return dataclasses.replace(verdict, best=None, reason="the chosen action chunk is not finite")
     if not np.isfinite(verdict.scores).all():

@@ -102,7 +102,7 @@ def open_policy(name: str | os.PathLike[str]) -> OpenedPolicy:
         if not folder.is_dir():
             raise UnknownName(f"no policy at {name!r}: there is no such folder. `vla list` shows what there is.")
         scheme, rest = ("bundle" if (folder / "encode.onnx").exists() else "checkpoint"), name
-    opened: OpenedPolicy = _entry("vla.policies", scheme)(rest)
+    opened: OpenedPolicy = _entry("vla.policies", "kind of policy", scheme)(rest)
     return opened
 
 
@@ -113,7 +113,7 @@ def suite(name: str) -> Any:
         UnknownName: no such suite, or it has no such variant.
     """
     name, _, variants = name.partition(":")
-    found = _entry("vla.suites", name)
+    found = _entry("vla.suites", "suite", name)
     return functools.partial(found, *variants.split("+")) if variants else found
 
 
@@ -141,10 +141,10 @@ _LIKE = {bool: (bool,), int: (int,), float: (float, int), str: (str,)}
 """Type of a setting's default -> types its value may have."""
 
 
-def _entry(group: str, name: str) -> Any:
+def _entry(group: str, kind: str, name: str) -> Any:
     for entry in entry_points(group=group, name=name):
         return entry.load()
-    raise _unknown(group.removeprefix("vla."), name, sorted({e.name for e in entry_points(group=group)}))
+    raise _unknown(kind, name, sorted({e.name for e in entry_points(group=group)}))
 
 
 def _from_file(path: Path) -> ModuleType:

@@ -103,7 +103,7 @@ class Run:
             meta = json.loads(file.read_text())
             if not isinstance(meta["config"], dict) or not isinstance(meta["kind"], str):
                 raise TypeError("`config` must be an object and `kind` a string")
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
             raise BadDataset(f"{file} is not the record of a run ({error}); remove the folder or restore it") from error
         return cls(path, meta)
 

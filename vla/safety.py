@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vla.errors import BadConfig
-from vla.spec import Spec
+from vla.spec import Dim, Spec
 from vla.types import Command, Floats, Mode
 
 
@@ -45,8 +45,11 @@ class SafetyFilter:
         self._is_delta = np.array([d.kind != "absolute" for d in spec.action])
         names = [d.name for d in spec.state]
         self._moves = [(i, names.index(d.moves)) for i, d in enumerate(spec.action) if d.moves is not None]
-        self._measures = [(i, names.index(d.name)) for i, d in enumerate(spec.action) if d.name in names]
+        # The same name is not enough: a gripper is sent as -1 to 1 and measured in metres, a velocity is no position.
+        self._measures = [(i, j) for i, a in enumerate(spec.action) for j, s in enumerate(spec.state) if _same(a, s)]
         self._sent: Floats | None = None
+        self._known = np.zeros(len(spec.action), bool)
+        """Where `_sent` was sent, or measured: a rate can count from it."""
         self._moving = False
         """The last command was TRACK."""
         self._violations = 0
@@ -98,7 +101,8 @@ class SafetyFilter:
         if not self._moving and state is not None:
             self._begin_at(state)  # while it stood still, a person may have moved the arm
         action, said = self._bounded(command.action)
-        self._sent, self._moving = action, True
+        self._sent, self._moving = action.copy(), True  # whoever gets the command may scale it in place
+        self._known[:] = True
         return Command(action, now_ns, min(command.valid_until_ns, now_ns + self._spec.dt_ns), Mode.TRACK, said)
 
     def _begin_at(self, state: Floats) -> None:
@@ -112,6 +116,7 @@ class SafetyFilter:
                 measured[i] = state[j]
         if np.isfinite(measured).all():
             self._sent = np.clip(measured, self._low, self._high)
+            self._known[[i for i, _ in self._measures]] = True
 
     def _why_refused(self, command: Command, now_ns: int, state: Floats | None) -> str:
         """What is wrong with a TRACK command beyond repair; "" when nothing is."""
@@ -149,7 +154,7 @@ class SafetyFilter:
             most = dim.max_rate / self._spec.control_rate_hz
             if dim.kind in ("delta", "offset"):  # it is the change itself
                 action[i] = np.clip(action[i], -most, most)
-            elif dim.kind == "velocity" or self._sent is not None:
+            elif dim.kind == "velocity" or self._known[i]:
                 before = 0.0 if self._sent is None else self._sent[i]
                 action[i] = np.clip(action[i], before - most, before + most)
         changed = np.flatnonzero(action != np.asarray(wanted, np.float32))
@@ -162,5 +167,11 @@ class SafetyFilter:
         action[self._is_delta] = 0.0
         self._moving = False
         if self._sent is not None:
-            self._sent = action  # a velocity is zero now
+            self._sent = action.copy()  # a velocity is zero now
         return Command(action, now_ns, now_ns + self._spec.dt_ns, mode, reason)
+
+
+def _same(action: Dim, state: Dim) -> bool:
+    """The state measures the very quantity that an absolute action sets."""
+    set_by, measured = ((d.name, d.unit, d.kind, d.frame) for d in (action, state))
+    return action.kind == "absolute" and set_by == measured

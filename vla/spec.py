@@ -121,11 +121,12 @@ class Spec:
         for name, allowed in (("rotation", Rotation), ("gripper", Gripper)):
             if getattr(self, name) not in get_args(allowed):
                 raise BadConfig(f"spec.{name} {getattr(self, name)!r} is none of {get_args(allowed)}")
-        states = {d.name for d in self.state}
+        units = {d.name: d.unit for d in self.state}
         for dim in self.action:
-            if dim.moves is not None and (dim.kind not in ("delta", "offset") or dim.moves not in states):
+            if dim.moves is not None and (dim.kind not in ("delta", "offset") or units.get(dim.moves) != dim.unit):
                 raise BadConfig(
-                    f"spec.action {dim.name!r} moves {dim.moves!r}: it must be a delta or offset of a state dimension"
+                    f"spec.action {dim.name!r} moves {dim.moves!r}: it must be a delta or offset of a state dimension, "
+                    f"in its unit, {dim.unit!r}"
                 )
         if not 0.01 <= self.control_rate_hz <= 10_000:
             raise BadConfig(f"spec.control_rate_hz must be within 0.01 and 10000, got {self.control_rate_hz}")
@@ -325,7 +326,7 @@ def _check_dim(dim: Dim) -> None:
         raise BadConfig(f"{where}: limits [{dim.low}, {dim.high}] are not an interval")
     if dim.kind not in get_args(Kind):
         raise BadConfig(f"{where}: kind {dim.kind!r} is none of {get_args(Kind)}")
-    if dim.max_rate is not None and not 0 < dim.max_rate < math.inf:
+    if dim.max_rate is not None and not 0 < dim.max_rate <= most:
         raise BadConfig(f"{where}: max_rate must be positive and finite, or None, got {dim.max_rate}")
 
 

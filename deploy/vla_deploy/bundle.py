@@ -21,7 +21,6 @@ import json
 import os
 import shutil
 import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,7 +91,7 @@ def read(folder: Path) -> Bundle:
     if about.get("format") != FORMAT:
         raise BadBundle(f"{folder / MANIFEST} has format {about.get('format')!r}, this reads {FORMAT}. {_CURE}")
     manifest = _manifest(about, folder)
-    expected = {*ALWAYS, *([VERIFY] if manifest.verifier else [])}
+    expected = {*ALWAYS, *([VERIFY] if manifest.verifier is not None else [])}
     _check_names(folder, expected, about.get("files"))
     contents = {name: _checked(folder, name, about["files"][name]) for name in sorted(expected)}
     try:
@@ -127,6 +126,8 @@ def write(
         BadBundle: something that is no bundle is in the way.
         Missing: the disk is full or not writable.
     """
+    if folder.name in ("", ".."):  # the folder we are in cannot be replaced by a rename
+        raise BadBundle(f"{folder} has no name to write a bundle under; name its folder")
     if folder.exists() and not (folder / MANIFEST).is_file():
         raise BadBundle(f"{folder} exists and is not a bundle; choose another place or remove it")
     packed = io.BytesIO()
@@ -223,9 +224,15 @@ def _golden(data: bytes, path: Path) -> dict[str, Array]:
             if sum(member.file_size for member in archive.infolist()) > _GOLDEN_LIMIT:
                 raise BadBundle(f"{path} unpacks to more than {_GOLDEN_LIMIT} bytes. {_CURE}")
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            golden = {name: arrays[name] for name in arrays.files}
+    except BadBundle:
+        raise
+    except Exception as error:  # zipfile, zlib, tokenize and numpy's own, and MemoryError for a shape that lies
         raise BadBundle(f"{path} is not an archive of plain arrays: {error}. {_CURE}") from error
+    for name, array in golden.items():
+        if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
+            raise BadBundle(f"{path}: {name} is no array of numbers. {_CURE}")
+    return golden
 
 
 def _check_golden(

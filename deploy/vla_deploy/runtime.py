@@ -67,11 +67,18 @@ class BundlePolicy:
     def _warm_up(self) -> None:
         """One decision of the usual size: the first of a shape is several times slower than the rest."""
         spec, manifest = self.spec, self.bundle.manifest
-        memory = self.encode([spec.fake_observation(self.bundle.tokenizer.words[0])])
+        observation = spec.fake_observation(self.bundle.tokenizer.words[0])
         noise = np.zeros((1, manifest.n_candidates, spec.chunk_size or 0, len(spec.action)), np.float32)
-        actions, _ = self.propose(memory, noise)
-        if manifest.verifier is not None:
-            self._graphs["verify"].run({**memory, "actions": actions})
+        try:
+            memory = self.encode([observation])
+            actions, _ = self.propose(memory, noise)
+            if manifest.verifier is not None:
+                self._graphs["verify"].run({**memory, "actions": actions})
+        except Exception as error:  # engines raise their own
+            raise BadBundle(
+                f"{self.bundle.folder}: the graphs do not run on one observation and {manifest.n_candidates} "
+                f"candidates: {error}. Batch and candidates must be free axes, as `vla export` leaves them."
+            ) from error
 
 
 class BundleVerifier:

@@ -24,6 +24,10 @@ class Inputs:
         self._state = state
         self._stamps["state"] = stamp_ns
 
+    def forget(self) -> None:
+        """The robot was started again: what was measured before lies on another clock."""
+        self._stamps = dict.fromkeys(self._stamps)
+
     def missing(self) -> list[str]:
         """Cameras, or "state", of which nothing came yet or that lag behind the newest input."""
         newest = max((s for s in self._stamps.values() if s is not None), default=0)

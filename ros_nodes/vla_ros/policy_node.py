@@ -163,9 +163,9 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]
         self._robot_known = False
         self._mismatch = ""
         self._newest_ns = 0
-        """The robot's time: the newest stamp seen."""
+        """The robot's time: the newest state's stamp, as for the safety node. Images may be a little off."""
         self._next_ns = 0
-        """Observations before this are left alone: a chunk is being executed."""
+        """States before this are left alone: a chunk is being executed."""
         self._tracked_ns = -1
         """The stamp of the newest TRACK command."""
 
@@ -198,9 +198,8 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]
             except BadObservation as error:
                 self._report(messages.ERROR, f"camera {camera!r}: {error}", {})
                 return
-            stamp = messages.to_ns(message.header.stamp)
-            self._inputs.image(camera, image, stamp)
-            self._consider(stamp)
+            self._inputs.image(camera, image, messages.to_ns(message.header.stamp))
+            self._consider()
 
         return take
 
@@ -212,9 +211,11 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]
             return
         stamp = messages.to_ns(message.header.stamp)
         if stamp < self._newest_ns:
-            self._newest_ns = self._next_ns = 0  # the robot was started again
+            self._next_ns = 0  # the robot was started again
+            self._inputs.forget()
+        self._newest_ns = stamp
         self._inputs.state(state, stamp)
-        self._consider(stamp)
+        self._consider()
 
     def _on_command(self, message: JointTrajectory) -> None:
         if message.header.frame_id == Mode.TRACK.value:
@@ -239,17 +240,16 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]
         assert self._pipeline is not None
         return self._pipeline.spec
 
-    def _consider(self, stamp_ns: int) -> None:
+    def _consider(self) -> None:
         """Decide, if the inputs are complete and it is time to."""
-        self._newest_ns = max(self._newest_ns, stamp_ns)
-        if not self._active or self._mismatch or not self._instruction:
+        if not self._active or self._mismatch or not self._instruction or self._newest_ns < self._next_ns:
             return
         if self._deciding is not None and not self._deciding.done():
             return
         observation = self._inputs.observation(self._instruction)
-        if observation is None or observation.stamp_ns < self._next_ns or self._worker is None:
+        if observation is None or self._worker is None:
             return
-        self._next_ns = observation.stamp_ns + 1
+        self._next_ns = self._newest_ns + 1
         self._deciding = self._worker.submit(self._decide, observation, time.monotonic_ns())
 
     def _decide(self, observation: Observation, received_ns: int) -> None:
@@ -271,7 +271,8 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]
         # It begins in the period that is running now, not always the observation's; or in the next, where this one
         # has its action already. The safety node goes by the same rule.
         begins = self._newest_ns + (self._spec.dt_ns if self._tracked_ns == self._newest_ns else 0)
-        self._next_ns = begins + self._config.n_action_steps * self._spec.dt_ns
+        # Half a period early, as in `vla.schedule`: a state that comes a little early is still this period's.
+        self._next_ns = begins + self._config.n_action_steps * self._spec.dt_ns - self._spec.dt_ns // 2
         self._describe(decision, received_ns, begun, decided)
 
     def _describe(self, decision: Decision, received_ns: int, begun_ns: int, decided_ns: int) -> None:

@@ -23,7 +23,10 @@ class NodeDied(VlaError):
 class Child:
     """One node process in a session of its own, so that a Ctrl-C reaches only the parent, which ends it in order."""
 
-    def __init__(self, name: str, argv: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
+    def __init__(
+        self, name: str, argv: Sequence[str], environment: Mapping[str, str], log: Path, talks: bool = False
+    ) -> None:
+        """Start it. If it `talks`, somebody reads its stdout; else that goes to the log: a full pipe would halt it."""
         self.name = name
         self._log = log
         with log.open("wb") as file:
@@ -31,7 +34,7 @@ class Child:
                 argv,
                 env={**environment, PARENT: str(os.getpid())},
                 stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
+                stdout=subprocess.PIPE if talks else file,
                 stderr=file,
                 start_new_session=True,
             )

@@ -127,8 +127,11 @@ class SafetyNode(Node):  # type: ignore[misc]
     def _on_chunk(self, message: JointTrajectory) -> None:
         try:
             chunk = messages.chunk_of(message, self._spec)
-            if chunk.t0_ns < max(self._cleared_ns, self._stamp_ns - self._max_age_ns):
-                self._report(messages.WARN, "chunk refused: its observation is out of date", {})
+            oldest = max(self._cleared_ns, self._stamp_ns - self._max_age_ns)
+            # A state may come after the chunk that was made of it. Later still is a clock that is gone: the robot was
+            # started again while the policy thought.
+            if not oldest <= chunk.t0_ns < self._stamp_ns + 2 * self._spec.dt_ns:
+                self._report(messages.WARN, "chunk refused: its observation is out of date, or of another clock", {})
                 return
             busy = self._tracked_ns == self._stamp_ns  # this period has its action: begin with the next
             start = self._stamp_ns + (self._spec.dt_ns if busy else 0)

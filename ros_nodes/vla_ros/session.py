@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from vla import zoo
 from vla.errors import BadConfig, Missing, VlaError
 from vla.runs import Run, write_json
 from vla_ros.env import child_environment, own_domain
@@ -33,7 +34,7 @@ class SessionConfig:
     """What runs, and how long."""
 
     policy: str
-    """A bundle folder (bundles/demo); also a checkpoint folder, or scheme:folder. It must hold spec.json."""
+    """A bundle folder (bundles/demo); also a checkpoint folder, zoo:NAME, or scheme:folder. It must hold spec.json."""
     suite: str = "tabletop"
     """Suite of simulated tasks."""
     verifier: str | None = None
@@ -60,6 +61,8 @@ class SessionConfig:
     def __post_init__(self) -> None:
         if not 1 <= self.successes <= self.episodes:
             raise BadConfig(f"successes ({self.successes}) must be within 1 and episodes ({self.episodes})")
+        if self.seed < 0:
+            raise BadConfig(f"seed must not be negative, got {self.seed}")
 
 
 class CallFailed(VlaError):
@@ -93,7 +96,8 @@ class Session:
 
     def start(self, node: NodeSpec, parameters: Mapping[str, object]) -> Child:
         """Start a node; it ends with the session."""
-        child = Child(node.name, node.argv(parameters), self._environment, self._folder / f"{node.name}.log")
+        log = self._folder / f"{node.name}.log"
+        child = Child(node.name, node.argv(parameters), self._environment, log, talks=node is OPERATOR)
         self._children.append(child)
         return child
 
@@ -190,8 +194,7 @@ def run(
     record = Run.create(folder, "ros", config)
     with _signals_interrupt(), Session.opened(folder) as session:
         session.start(SIM, {"suite": config.suite, "rate_scale": config.rate_scale, "seed": config.seed})
-        folder_of_policy = Path(config.policy.rpartition(":")[2])  # scheme:folder, or folder
-        safety = {"spec": str(folder_of_policy / "spec.json"), "n_action_steps": config.n_action_steps}
+        safety = {"spec": str(spec_file(config.policy)), "n_action_steps": config.n_action_steps}
         session.start(SAFETY, safety)
         policy = session.start(
             POLICY,
@@ -217,6 +220,12 @@ def run(
     result = seen.result(rows, held_ms)
     write_json(folder / "ros.json", result.to_json())
     return result
+
+
+def spec_file(policy: str) -> Path:
+    """Where a policy's spec.json lies, of zoo:NAME, scheme:folder or a folder. Raises UnknownName."""
+    folder = zoo.folder(policy) if policy.startswith("zoo:") else Path(policy.rpartition(":")[2])
+    return folder / "spec.json"
 
 
 def _episode(session: Session, seen: Measurements) -> dict[str, Any]:

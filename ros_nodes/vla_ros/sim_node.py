@@ -45,8 +45,10 @@ class SimNodeConfig:
     """Begin the next episode whenever none is running, instead of waiting to be told."""
 
     def __post_init__(self) -> None:
-        if not 0.01 <= self.rate_scale <= 100:
-            raise BadConfig(f"rate_scale must be within 0.01 and 100, got {self.rate_scale}")
+        if not 0.5 <= self.rate_scale <= 100:  # slower, a period is longer than the safety node waits for a state
+            raise BadConfig(f"rate_scale must be within 0.5 and 100, got {self.rate_scale}")
+        if self.seed < 0:
+            raise BadConfig(f"seed must not be negative, got {self.seed}")
 
 
 class SimNode(Node):  # type: ignore[misc]
@@ -57,6 +59,7 @@ class SimNode(Node):  # type: ignore[misc]
         super().__init__("sim")
         config = declared(self, SimNodeConfig)
         self._env = registry.suite(config.suite)().make()
+        self._env.reset(config.seed)  # it is looked at before the first episode begins
         self._spec = self._env.spec
         self._seed = config.seed
         self._autostart = config.autostart

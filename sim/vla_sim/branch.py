@@ -17,6 +17,7 @@ import numpy as np
 
 from vla import registry
 from vla.data.rollouts import Rollouts
+from vla.errors import BadConfig
 from vla.pipeline import FirstCandidate, Pipeline, open_pipeline
 from vla.types import Command, Decision, Floats, Mode
 from vla_sim.collect import drive
@@ -48,6 +49,10 @@ class BranchConfig:
     """Share of the decisions that are branched."""
     expert_share: float = 0.5
     """Share of the episodes that the expert does too, from the same start and under the noise of demonstrations."""
+
+    def __post_init__(self) -> None:
+        if self.episodes < 1 or self.seed < 0:
+            raise BadConfig(f"episodes must be at least 1 and seed not negative, got {self.episodes} and {self.seed}")
 
 
 def collect_rollouts(

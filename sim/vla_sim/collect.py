@@ -234,8 +234,8 @@ def _require_same_config(config: CollectConfig, out: Path) -> None:
     if not file.exists():
         return
     try:
-        was = json.loads(file.read_text())["config"]
-    except (OSError, ValueError, KeyError) as error:
+        was = dict(json.loads(file.read_text())["config"])
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise BadDataset(f"{file} cannot be read ({error}); remove {out} and collect again") from error
     now = to_plain(config)
     free = {"episodes"} | ({"demos"} if config.demos and was.get("demos") else set())  # more of the same

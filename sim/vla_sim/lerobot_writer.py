@@ -85,7 +85,7 @@ class LeRobotWriter:
                 self._instructions = pq.read_table(root / "meta" / "tasks.parquet")["task"].to_pylist()
                 # Not from stats.json: a kill may have come between that file and info.json, which decides.
                 self._stats = pool([_statistics_of(row) for row in rows])
-            except (OSError, ValueError, KeyError) as error:
+            except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
                 raise BadDataset(f"{root} cannot be continued: {error}. Remove it and collect again.") from error
             self._remove_strays()
         elif root.exists():

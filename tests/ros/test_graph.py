@@ -14,6 +14,7 @@ import pytest
 import yaml
 from launch_recorder import calls_of
 
+from vla.errors import BadConfig
 from vla.safety import SafetyConfig
 from vla_ros.env import child_environment, own_domain
 from vla_ros.graph import OPERATOR, POLICY, SAFETY, SIM
@@ -48,6 +49,14 @@ def test_a_launch_file_starts_its_nodes_with_the_usual_arguments(name: str) -> N
     usual = {"bundle", "params_file", "use_sim_time", "autostart"}
     assert set(arguments) == usual | ({"calibration"} if SIM not in NODES[name] else set())  # a robot has one, always
     assert Path(arguments["params_file"]).is_file()
+
+
+@pytest.mark.parametrize("setting", [{"rate_scale": 0.4}, {"rate_scale": 1000.0}, {"seed": -1}])
+def test_a_simulator_that_could_not_be_driven_is_refused(setting: dict[str, Any]) -> None:
+    from vla_ros.sim_node import SimNodeConfig
+
+    with pytest.raises(BadConfig, match=next(iter(setting))):
+        SimNodeConfig(**setting)
 
 
 @pytest.mark.parametrize("file", sorted((LAUNCH / "params").glob("*.yaml")), ids=lambda f: f.name)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ from vla_calibration.geometry import transform
 from vla_calibration.store import Calibration, CameraEntry
 from vla_ros.graph import POLICY, SAFETY, SIM, NodeSpec
 from vla_ros.processes import Child, NodeDied
-from vla_ros.session import CallFailed, Session
+from vla_ros.session import CallFailed, Session, spec_file
 
 N_ACTION_STEPS = 4
 HOLD_WITHIN_S = 0.2
@@ -224,6 +226,26 @@ def test_a_node_that_dies_on_its_own_ends_the_session(session: Session) -> None:
     robot.process.wait(30)
     with pytest.raises(NodeDied, match="'kitchen'"):
         session.call("sim/next_episode")
+
+
+@pytest.mark.parametrize("form", ["{}", "bundle:{}", "zoo:lift"])
+def test_the_safety_node_is_given_the_spec_of_the_policy(form: str, policy: Path) -> None:
+    assert Spec.load(spec_file(form.format(policy))).chunk_size == 8
+
+
+def test_an_arm_of_another_suite_is_there_before_its_first_episode(session: Session) -> None:
+    session.start(SIM, {"suite": "lift"})
+    session.wait(lambda line: line.get("topic") == "robot", 60.0, "a state")
+
+
+def test_what_a_node_prints_is_in_its_log_and_never_halts_it(tmp_path: Path) -> None:
+    log = tmp_path / "chatty.log"  # some suite's or policy's own prints, more of them than a pipe holds
+    child = Child("chatty", [sys.executable, "-c", "print('step\\n' * 50_000)"], os.environ, log)
+    try:
+        assert child.process.wait(10) == 0
+    finally:
+        child.end()
+    assert log.read_text().count("step") == 50_000
 
 
 def test_a_robot_that_drifted_is_not_driven(session: Session, policy: Path, spec: Spec, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ import pytest
 
 from vla import registry
 from vla.data.cache import open_cache
-from vla.errors import BadConfig, SpecMismatch
+from vla.errors import BadConfig, BadDataset, SpecMismatch
 from vla.runs import alone
 from vla.spec import Spec
 from vla_sim import collect as collecting
@@ -243,3 +244,12 @@ def test_a_foreign_folder_and_a_foreign_robot_are_refused(dataset: Path, tmp_pat
         collect(CONFIG, tmp_path)
     with pytest.raises(SpecMismatch, match="robot"):
         LeRobotWriter(dataset, replace(TabletopSuite().spec, robot="other"))
+
+
+@pytest.mark.parametrize("name", ["meta/info.json", "collection.json"])
+@pytest.mark.parametrize("text", ["", "[]", "null", '{"config": null, "total_episodes": "x"}', "[" * 100_000])
+def test_a_record_that_cannot_be_read_is_named(name: str, text: str, dataset: Path, tmp_path: Path) -> None:
+    damaged = Path(shutil.copytree(dataset, tmp_path / "d"))
+    (damaged / name).write_text(text)
+    with pytest.raises(BadDataset, match="collect again"):
+        collect(CONFIG, damaged)

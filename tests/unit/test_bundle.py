@@ -30,6 +30,7 @@ from vla_deploy.runtime import load_policy
 
 FILES = [*bundles.ALWAYS, bundles.VERIFY]
 Change = Callable[[Path], Any]
+ENDLESS = "{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000,)}\n"
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +55,28 @@ def edit_golden(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
     arrays = dict(np.load(folder / "golden.npz"))
     change(arrays)
     np.savez(folder / "golden.npz", **arrays)
+
+
+def edit_member(folder: Path, name: str, data: bytes) -> None:
+    """Put raw bytes into golden.npz in the place of an array."""
+    with zipfile.ZipFile(folder / "golden.npz") as archive:
+        members = {n: archive.read(n) for n in archive.namelist() if n.removesuffix(".npy") != "noise"}
+    with zipfile.ZipFile(folder / "golden.npz", "w") as archive:
+        for member, content in (members | {name: data}).items():
+            archive.writestr(member, content)
+
+
+def npy(header: str) -> bytes:
+    """An array file of that header and no numbers."""
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode()
+
+
+def unknown_compression(folder: Path) -> None:
+    data = (folder / "golden.npz").read_bytes()
+    for mark, at in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
+        start = data.find(mark) + at
+        data = data[:start] + b"\x4d\x00" + data[start + 2 :]
+    (folder / "golden.npz").write_bytes(data)
 
 
 def edit_weights(path: Path) -> None:
@@ -117,6 +140,7 @@ def test_a_file_too_many_is_named(bundle: Path) -> None:
         (lambda a: a["files"].update({"../spec.json": a["files"].pop("spec.json")}), "must list exactly"),
         (lambda a: a.pop("files"), "must list exactly"),
         (lambda a: a.update(verifier=None), "must list exactly"),
+        (lambda a: (a.update(verifier=""), a["files"].pop("verify.onnx")), "must list exactly"),
         (lambda a: a["files"].update({"card.md": None}), r"card\.md was altered"),
         (lambda a: a.pop("revision"), "lacks 'revision'"),
         (lambda a: a.update(n_candidates=True), "wrong type"),
@@ -156,6 +180,15 @@ def another_opset(folder: Path) -> None:
     onnx.save(model, folder / "encode.onnx")
 
 
+def fixed_candidates(folder: Path) -> None:
+    """A graph for the sizes of golden.npz and no others."""
+    model = onnx.load(folder / "propose.onnx")
+    (noise,) = (i for i in model.graph.input if i.name == "noise")
+    for axis, size in zip(noise.type.tensor_type.shape.dim, (2, 3), strict=False):
+        axis.dim_value = size
+    onnx.save(model, folder / "propose.onnx")
+
+
 def swap_graphs(folder: Path) -> None:
     data = (folder / "encode.onnx").read_bytes()
     (folder / "encode.onnx").write_bytes((folder / "propose.onnx").read_bytes())
@@ -178,6 +211,7 @@ def other_camera(folder: Path) -> None:
         (weights_elsewhere, r"cannot load encode\.onnx: .*[Ee]xternal data"),
         (another_opset, r"cannot load encode\.onnx: .*opset"),
         (lambda f: edit_golden(f, lambda a: a.update({k: v[:0] for k, v in a.items()})), "records no outputs"),
+        (fixed_candidates, "do not run on one observation and 16 candidates"),
         (swap_graphs, r"encode\.onnx takes memory_mask"),
         (other_camera, r"golden\.npz: image_agent is uint8"),
         (
@@ -189,6 +223,11 @@ def other_camera(folder: Path) -> None:
         (lambda f: edit_golden(f, lambda a: a.update(noise=np.zeros(3))), "noise has shape"),
         (lambda f: edit_golden(f, lambda a: a.update(scores=a["scores"][:1])), "has no scores of shape"),
         (lambda f: (f / "golden.npz").write_bytes(b"PK\x05\x06 no archive"), "not an archive of plain arrays"),
+        (lambda f: edit_member(f, "noise", b"no array"), "noise is no array of numbers"),
+        (lambda f: edit_golden(f, lambda a: a.update(scores=np.full(a["scores"].shape, "a"))), "scores is no array"),
+        (lambda f: edit_member(f, "noise.npy", npy(ENDLESS)), "not an archive of plain arrays"),
+        (lambda f: edit_member(f, "noise.npy", npy("{'descr': (\n")), "not an archive of plain arrays"),
+        (unknown_compression, "not an archive of plain arrays"),
     ],
 )
 def test_parts_that_do_not_belong_together_are_refused(
@@ -242,6 +281,18 @@ def test_writing_replaces_a_bundle_and_nothing_else(bundle: Path, tmp_path: Path
     read = bundles.read(bundle)
     with pytest.raises(BadBundle, match="exists and is not a bundle"):
         bundles.write(precious, read.manifest, read.spec, read.tokenizer, read.graphs, read.golden, "")
+
+
+@pytest.mark.parametrize("name", [".", ".."])
+def test_a_bundle_is_not_written_over_the_folder_one_is_in(
+    name: str, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = bundles.read(bundle)
+    (bundle / "sub").mkdir()
+    monkeypatch.chdir(bundle if name == "." else bundle / "sub")
+    with pytest.raises(BadBundle, match="name its folder"):
+        bundles.write(Path(name), read.manifest, read.spec, read.tokenizer, read.graphs, read.golden, "")
+    assert (bundle / "bundle.json").is_file()
 
 
 def test_a_full_disk_leaves_the_old_bundle(bundle: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vla.data.cache import Cache, open_cache
+from vla.data.cache import Cache, _column, open_cache
 from vla.errors import BadDataset
 from vla.spec import Camera, Dim, Spec
 from vla.types import Image
@@ -99,6 +99,29 @@ def test_pictures_inside_the_tables_are_read_like_videos(dataset: Path, demonstr
         np.testing.assert_array_equal(images, cache.images[camera])
 
 
+@pytest.mark.parametrize("size", [None, 0, 100])
+def test_a_damaged_cache_is_named_and_how_to_be_rid_of_it(size: int | None, dataset: Path) -> None:
+    open_cache(dataset)
+    parts = [path for path in (dataset / "cache").iterdir() if path.name != "cache.json"]  # without that it is built
+    for path in parts:
+        whole = path.read_bytes()
+        if size is None:
+            path.unlink()
+        else:
+            path.write_bytes(whole[:size])
+        with pytest.raises(BadDataset, match=r"cache is damaged .*remove it"):
+            open_cache(dataset)
+        path.write_bytes(whole)
+    assert len(parts) == 8
+    open_cache(dataset)
+
+
+def test_a_vector_of_one_may_be_a_number() -> None:
+    """As LeRobot writes it."""
+    table = pa.table({"action": [1.0, 2.0]})
+    np.testing.assert_array_equal(_column(Path(), [table], "action", np.float32, 1), [[1.0], [2.0]])
+
+
 def png(image: Image) -> bytes:
     stream = av.CodecContext.create("png", "w")
     stream.height, stream.width = image.shape[:2]
@@ -107,6 +130,21 @@ def png(image: Image) -> bytes:
     for packet in [*stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")), *stream.encode(None)]:
         out.write(bytes(packet))
     return out.getvalue()
+
+
+def bare_pictures(folder: Path) -> None:
+    """Bytes without LeRobot's struct around them."""
+
+    def embed(table: pa.Table) -> pa.Table:
+        for camera in ("agent", "wrist"):
+            table = table.append_column(f"observation.images.{camera}", pa.array([b"png"] * len(table)))
+        return table
+
+    rewrite(folder / TABLE, embed)
+
+
+def features_in_a_list(folder: Path) -> None:
+    change_info(folder, lambda info: info.update(features=[1]))
 
 
 def no_frames(folder: Path) -> None:
@@ -268,6 +306,8 @@ def change_spec(folder: Path, change: Callable[[dict], object]) -> None:  # type
         (other_joints, r"names of action is \['width', 'dz', 'dy', 'dx'\]"),
         (unnamed_camera, r"cameras is .*wrist"),
         (garbled_info, r"info\.json is not a LeRobotDataset's"),
+        (features_in_a_list, r"info\.json is not a LeRobotDataset's"),
+        (bare_pictures, "cannot build the training cache"),
         (nothing_said, r"no words for task_index 0"),
         (missing_column, "no column 'action'; it has"),
         (unordered_episodes, "episodes are not in order"),

@@ -102,6 +102,26 @@ def test_every_verb_explains_itself(verb: str, capsys: pytest.CaptureFixture[str
     assert f"vla {verb}" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        ("run --policy nowhere --episodes 0", "episodes must be at least 1"),
+        ("run --policy nowhere --seed -1", "seed not negative, got 5 and -1"),
+        ("up --bundle nowhere --seed -1", "seed must not be negative, got -1"),
+        ("fit-verifier --policy nowhere --episodes 0", "episodes must be at least 1"),
+        ("fit-verifier --policy nowhere --seed -1", "seed not negative, got 500 and -1"),
+        ("fit-verifier --policy nowhere --verifier nope", "no verifier is called 'nope'"),
+    ],
+)
+def test_what_cannot_work_is_said_before_anything_is_begun(
+    command: str, says: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(command.split()) == 2
+    assert says in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_reader_that_has_seen_enough_is_no_error() -> None:
     code = "import sys, vla.cli; print('first', flush=True); input(); sys.exit(vla.cli.main(['list']))"
     child = subprocess.Popen(

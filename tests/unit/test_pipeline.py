@@ -139,6 +139,13 @@ def test_scores_that_are_not_finite_are_refused() -> None:
     assert "scores are not finite" in decision.verdict.reason
 
 
+@pytest.mark.parametrize("best", [-1, 2])
+def test_a_choice_that_is_no_candidate_is_refused(best: int) -> None:
+    decision = Pipeline(Toy(), Fixed(Verdict(np.zeros(2, np.float32), best, "sure")), 2).decide(OBSERVATION, rng())
+    assert decision.chunk is None
+    assert f"chose candidate {best} of 2" in decision.verdict.reason
+
+
 def test_a_bad_observation_is_refused_before_anything_is_computed() -> None:
     toy = Toy()
     nan = dataclasses.replace(OBSERVATION, state=np.array([np.nan], np.float32))

@@ -136,7 +136,7 @@ def test_a_broken_line_in_the_middle_is_named(tmp_path: Path) -> None:
             run.rows()
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"kind": "eval"}', '{"kind": 3, "config": {}}'])
+@pytest.mark.parametrize("content", ["", "{", "[]", "[" * 100_000, '{"kind": "eval"}', '{"kind": 3, "config": {}}'])
 def test_a_broken_run_json_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "run.json").write_text(content)
     with pytest.raises(BadDataset, match=r"run\.json"):

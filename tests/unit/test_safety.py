@@ -105,6 +105,14 @@ def test_after_hold_the_rate_counts_from_what_was_sent_last() -> None:
     assert safety.check(track(0.0, -1.0, stamp=2 * DT), 2 * DT).action[1] == pytest.approx(1.0 - STEP)
 
 
+def test_whoever_changes_a_command_in_place_does_not_change_where_the_next_rate_counts_from() -> None:
+    safety = SafetyFilter(SPEC)
+    for period, command in enumerate([track(0.0, 0.0), None]):
+        out = safety.check(command, period * DT)
+        out.action[1] = 2.0
+    assert safety.check(track(0.0, 2.0, stamp=2 * DT), 2 * DT).action[1] == pytest.approx(STEP)
+
+
 def test_an_arm_that_was_moved_while_it_stood_still_does_not_jump_back() -> None:
     safety = SafetyFilter(SPEC)
     safety.check(track(0.0, 0.0), 0, np.array([0.5, 0.0], np.float32))
@@ -140,6 +148,30 @@ def test_the_rate_of_a_velocity_is_an_acceleration_and_hold_is_standstill() -> N
     assert sent == pytest.approx([0.4, 0.8, 1.0, 1.0])
     safety.check(None, 4 * DT)
     assert safety.check(track(1.0, 0.0, stamp=5 * DT), 5 * DT).action[0] == pytest.approx(0.4)
+
+
+ABSOLUTE = Dim("grip", "1", "absolute", "gripper", -1.0, 1.0, max_rate=1.0)
+
+
+@pytest.mark.parametrize(
+    ("action", "state", "asked", "sent"),
+    [
+        # A velocity of zero, while the position of that name is 0.8: it stood still, and stays.
+        (Dim("x", "m/s", "velocity", "base", -1.0, 1.0, max_rate=1.0), SPEC.state[0], 0.0, 0.0),
+        # Measured in metres and sent as -1 to 1, or not measured at all: nobody knows where it is.
+        (ABSOLUTE, replace(ABSOLUTE, unit="m", low=0.0), -0.9, -0.9),
+        (ABSOLUTE, replace(ABSOLUTE, name="width"), -0.9, -0.9),
+        (ABSOLUTE, ABSOLUTE, -0.9, 0.7),
+    ],
+)
+def test_the_first_rate_counts_only_from_a_measurement_of_the_same(
+    action: Dim, state: Dim, asked: float, sent: float
+) -> None:
+    safety, measured = SafetyFilter(replace(SPEC, state=(state,), action=(action,))), np.array([0.8], np.float32)
+    assert safety.check(None, 0, measured).mode is Mode.HOLD
+    assert safety.check(track(asked), 0, measured).action == pytest.approx([sent])
+    again = safety.check(track(-1.0, stamp=DT), DT, measured).action  # now it counts from what was sent
+    assert again == pytest.approx([max(sent - 0.1, -1.0)])
 
 
 def test_deltas_cannot_leave_the_workspace_but_can_come_back() -> None:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vla.errors import BadDataset
+from vla.errors import BadConfig, BadDataset
 from vla.runs import write_json
 from vla.safety import SafetyConfig
 from vla.spec import Dim, Spec
@@ -110,6 +110,13 @@ def open_cache(dataset: Path, progress: Callable[[int, int], None] | None = None
         with _alone(dataset):
             if not _is_current(folder, key):
                 _replace(dataset, folder, key, progress)
+    try:
+        return _load(folder)
+    except (OSError, ValueError, EOFError, BadConfig) as error:
+        raise BadDataset(f"the training cache {folder} is damaged ({error}); remove it: it is built again") from error
+
+
+def _load(folder: Path) -> Cache:
     spec = Spec.load(folder / "spec.json")
     return Cache(
         spec,
@@ -131,7 +138,7 @@ def _replace(dataset: Path, folder: Path, key: str, progress: Callable[[int, int
         write_json(part / "cache.json", {"version": _VERSION, "fingerprint": key})
         shutil.rmtree(folder, ignore_errors=True)
         part.rename(folder)
-    except (OSError, ValueError, KeyError) as error:  # what pyarrow and a full disk raise
+    except (OSError, ValueError, KeyError, TypeError) as error:  # what pyarrow and a full disk raise
         raise BadDataset(f"cannot build the training cache in {dataset}: {error}; is it complete?") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
@@ -224,7 +231,7 @@ def _check_info(dataset: Path) -> None:
             ("names of observation.state", features["observation.state"]["names"], [d.name for d in spec.state]),
             ("names of action", features["action"]["names"], [d.name for d in spec.action]),
         ]
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise BadDataset(f"{path} is not a LeRobotDataset's: {error!r}; restore it or collect again") from error
     for field, have, want in pairs:
         if have != want:
@@ -267,7 +274,7 @@ def _column(dataset: Path, tables: list[Any], name: str, dtype: type, width: int
         if name not in table.column_names:
             raise BadDataset(f"{dataset} has no column {name!r}; it has {table.column_names}")
         values = table[name].combine_chunks()
-        flat = values.flatten() if width is not None else values
+        flat = values.flatten() if hasattr(values, "flatten") else values  # LeRobot writes a vector of one as a number
         array = flat.to_numpy(zero_copy_only=False).astype(dtype)
         if width is not None and array.size != len(table) * width:
             raise BadDataset(f"{dataset}: column {name!r} is not {width} wide everywhere, as the spec says")

@@ -34,6 +34,7 @@ class Args:
 def main(args: Args) -> int:
     """Run, one line an episode."""
     from vla import registry
+    from vla.errors import BadConfig
     from vla.pipeline import open_pipeline
     from vla.types import Decision
     from vla_sim.env import Env
@@ -43,6 +44,8 @@ def main(args: Args) -> int:
         if decision.chunk is None:
             print(f"  step {env.steps}: HOLD, {decision.verdict.reason}", flush=True)
 
+    if args.episodes < 1 or args.seed < 0:
+        raise BadConfig(f"episodes must be at least 1 and seed not negative, got {args.episodes} and {args.seed}")
     pipeline = open_pipeline(args.policy, args.verifier, args.candidates, args.noise_scale)
     if args.calibration is not None:
         from vla_calibration.drift import require_calibrated

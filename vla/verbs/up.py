@@ -16,7 +16,7 @@ from typing import Any
 @dataclass(frozen=True)
 class Args:
     bundle: str
-    """The bundle folder, e.g. bundles/demo; a checkpoint folder does as well."""
+    """The bundle folder, e.g. bundles/demo; a checkpoint folder or zoo:NAME does as well."""
     suite: str = "tabletop"
     """Suite of simulated tasks; `vla list` shows them."""
     episodes: int = 10
