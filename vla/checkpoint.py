@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +135,10 @@ def save_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
     part = path.with_name(path.name + ".part")
     try:
         # Not save_file: what that writes nobody else on the machine may read, whatever the umask says.
-        part.write_bytes(to_bytes({k: v.detach().cpu().contiguous() for k, v in tensors.items()}))
+        with part.open("wb") as file:
+            file.write(to_bytes({k: v.detach().cpu().contiguous() for k, v in tensors.items()}))
+            file.flush()
+            os.fsync(file.fileno())  # else a power cut may leave the name and not the weights
         part.replace(path)
     except (OSError, SafetensorError) as error:
         part.unlink(missing_ok=True)

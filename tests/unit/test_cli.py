@@ -111,6 +111,7 @@ def test_every_verb_explains_itself(verb: str, capsys: pytest.CaptureFixture[str
         ("fit-verifier --policy nowhere --episodes 0", "episodes must be at least 1"),
         ("fit-verifier --policy nowhere --seed -1", "seed not negative, got 500 and -1"),
         ("fit-verifier --policy nowhere --verifier nope", "no verifier is called 'nope'"),
+        ("train --dataset nowhere --out x --head nope", "no head is called 'nope'"),
     ],
 )
 def test_what_cannot_work_is_said_before_anything_is_begun(

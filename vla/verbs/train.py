@@ -76,6 +76,7 @@ def main(args: Args) -> int:
         episodes=args.episodes,
         seed=args.seed,
     )
+    parts.resolved()  # a part or a field that there is not is said now, not after the cache was made
     initial = None if args.initial is None else checkpoint.load(args.initial)
     cache = open_demonstrations(args.dataset)
     net = train("train", config, cache, args.out, args.threads, resume=args.resume, initial=initial)
