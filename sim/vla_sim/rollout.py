@@ -1,8 +1,11 @@
 """Closed loop in simulation: many episodes at once through the one pipeline, each on its own clock.
 
 observe -> `Pipeline.decide_batch` -> `ChunkSchedule` -> `SafetyFilter` -> `Env.step`: what runs on a robot, batched
-over environments. An episode's noise comes from its seed alone, so two arms run on the same seeds are paired, whatever
-they are batched with.
+over environments. One thing is not: between observations nothing is measured here, so the two checks of the filter that
+need a measured state (the workspace of deltas, a broken sensor) act in `vla_ros` alone.
+
+An episode's noise comes from its seed alone, so two arms run on the same seeds are paired, whatever they are batched
+with.
 """
 
 from __future__ import annotations
