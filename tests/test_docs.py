@@ -146,6 +146,7 @@ def test_the_recipe_for_a_suite_runs_episodes(tmp_path: Path) -> None:
     env = suite.make()
     env.reset(0)
     assert env.observe().images["top"].max() == 250
+    assert env.render(suite.film_camera, 320, 320).shape == (320, 320, 3)
     assert suite.other_instruction("red", 0) == "go to blue"
 
 
