@@ -259,6 +259,16 @@ def test_failures_are_counted_over_the_episodes_that_count(tmp_path: Path) -> No
     assert "gap 3 3" in " ".join(" ".join(render(tmp_path, gap).text).split())
 
 
+def test_a_loss_below_zero_is_drawn_and_a_name_is_no_formula(tmp_path: Path) -> None:
+    for name in ("a$b$", "c"):
+        (tmp_path / name).mkdir()
+        log = [json.dumps({"step": i, "loss": 1.0 - i, "seconds": 6.0 * i}) for i in range(5)]
+        (tmp_path / name / "log.jsonl").write_text("\n".join(log) + "\n")
+    page = render(tmp_path, tmp_path / "a$b$", tmp_path / "c")
+    assert page.says("\N{MINUS SIGN}2.5")
+    assert page.text.count("a$b$") == 1
+
+
 def test_crashes_are_told(tmp_path: Path) -> None:
     run = evaluate(tmp_path / "a", [True, False])
     (run / "crashes.log").write_text("2026-01-01 a worker process died\n")
