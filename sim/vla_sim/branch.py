@@ -17,13 +17,14 @@ import numpy as np
 
 from vla import registry
 from vla.data.rollouts import Rollouts
+from vla.errors import BadConfig
 from vla.pipeline import FirstCandidate, Pipeline, open_pipeline
 from vla.types import Command, Decision, Floats, Mode
 from vla_sim.collect import drive
 from vla_sim.env import Env, Suite
 from vla_sim.oracle import try_candidate
 from vla_sim.rollout import run_episodes
-from vla_sim.workers import run_jobs
+from vla_sim.workers import check_workers, run_jobs
 
 _AT_ONCE = 25
 """Episodes a process runs together."""
@@ -49,6 +50,10 @@ class BranchConfig:
     expert_share: float = 0.5
     """Share of the episodes that the expert does too, from the same start and under the noise of demonstrations."""
 
+    def __post_init__(self) -> None:
+        if self.episodes < 1 or self.seed < 0:
+            raise BadConfig(f"episodes must be at least 1 and seed not negative, got {self.episodes} and {self.seed}")
+
 
 def collect_rollouts(
     config: BranchConfig,
@@ -59,9 +64,11 @@ def collect_rollouts(
     """Roll out the policy in several processes; the result does not depend on how many.
 
     Raises:
+        BadConfig: no workers, or more than the machine can bear.
         SpecMismatch: policy and suite disagree.
         Missing: a worker crashed twice on the same episodes.
     """
+    check_workers(workers)
     seeds = range(config.seed, config.seed + config.episodes)
     jobs = [tuple(seeds[i : i + _AT_ONCE]) for i in range(0, len(seeds), _AT_ONCE)]
     done: dict[tuple[int, ...], Rollouts] = {}

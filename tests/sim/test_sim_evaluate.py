@@ -114,6 +114,32 @@ def test_a_killed_evaluation_resumes_without_losing_or_doubling_an_episode(
     assert [row[0] for row in outcomes(run)] == list(range(500, 542))
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("fit-verifier --policy POLICY --episodes 0", "episodes must be at least 1"),
+        ("fit-verifier --policy POLICY --seed -1", "seed not negative"),
+        ("fit-verifier --policy POLICY --workers 0", "workers must be within 1"),
+        ("fit-verifier --policy POLICY --verifier nothing", "no verifier is called 'nothing'"),
+        ("fit-verifier --policy POLICY/nothing", "is not a finished checkpoint"),
+        ("tasks --run -1", "must not be negative"),
+        ("tasks --run 1 --seed -1", "must not be negative"),
+        ("tasks --run 1 --workers 0", "workers must be within 1"),
+        ("tasks --show grid", "call it grid.png"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_runs(
+    policy: Path,
+    arguments: str,
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("vla_sim.branch.run_jobs", lambda *_: pytest.fail("it runs"))
+    assert main(arguments.replace("POLICY", str(policy)).split()) == 2
+    assert message in capsys.readouterr().err
+
+
 def test_a_resumed_run_must_be_the_same_run(policy: Path, tmp_path: Path) -> None:
     config = EvalConfig(str(policy), episodes=2, n_action_steps=8)
     evaluate(config, tmp_path / "run", workers=1)

@@ -31,7 +31,7 @@ class Args:
 
 def main(args: Args) -> int:
     """Roll out, fit, save, and print the held-out measures."""
-    from vla import zoo
+    from vla import checkpoint, registry, zoo
     from vla.errors import BadConfig
     from vla.fitting import fit_and_save
     from vla.progress import bar
@@ -42,6 +42,9 @@ def main(args: Args) -> int:
             f"{args.policy} comes with the package, which is not written to: copy {zoo.folder(str(args.policy))} to a "
             "folder of your own, and name that"
         )
+    # What cannot be fitted, or has nowhere to go, is an error now and not after the rollouts.
+    registry.module("verifiers", args.verifier)
+    checkpoint.load(args.policy)
     config = BranchConfig(str(args.policy), args.suite, args.episodes, args.seed, args.n_action_steps, args.noise_scale)
     with bar("rollouts") as show:
         rollouts = collect_rollouts(config, args.workers, show)
