@@ -92,7 +92,7 @@ def evaluate(
         SpecMismatch: policy and suite disagree; nothing was run or written.
         UnknownName: the suite has no such probe.
         BadConfig: there is a run already and `resume` is False, or it has another config or policy, or another process
-            is at it, or `against` did not run these seeds.
+            is at it, or `against` did not run these seeds; or settings that cannot work, and nothing was written.
         BadDataset: rows of the run that is there cannot be read.
         Missing: the disk is full, a worker crashed twice on the same episodes, or there is no cluster; the rows so far
             are intact.
@@ -100,6 +100,7 @@ def evaluate(
     check_workers(workers)
     pipeline, suite = _open(config)
     require_match(pipeline.spec, suite.spec, config.policy, f"suite {config.suite!r}")
+    _run(config, pipeline, suite, ())  # no episode: settings that cannot be are refused before anything is written
     rival = _rival(config)
     with alone(out):
         run = Run.create(out, "eval", config, resume, _digest(config))

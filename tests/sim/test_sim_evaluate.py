@@ -177,6 +177,8 @@ def test_a_policy_that_was_trained_on_meanwhile_is_another(
         (["--suite", "tabletop:blue"], "no variant 'blue'"),
         (["--suite", "lift:blue"], "no variant 'blue'"),
         (["--latency-ms", "10", "--control-rate-hz", "0", "--episodes", "1"], "0.0 Hz cannot be"),
+        (["--n-action-steps", "9"], "within 1 and the chunk's 8: 9"),
+        (["--latency-ms", "900", "--meanwhile", "continue"], "needs a chunk of 13"),
     ],
 )
 def test_settings_that_cannot_be_are_a_line_and_exit_code_2(
@@ -184,6 +186,7 @@ def test_settings_that_cannot_be_are_a_line_and_exit_code_2(
 ) -> None:
     assert main(["eval", "--policy", str(policy), "--out", str(tmp_path / "run"), "--workers", "1", *asked]) == 2
     assert says in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_out_that_is_a_file_is_bad_input(policy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
