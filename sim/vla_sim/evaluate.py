@@ -216,7 +216,7 @@ def _digest(config: EvalConfig) -> str:
     packed = config.policy.startswith("zoo:")
     folder = zoo.folder(config.policy) if packed else Path(config.policy.rpartition(":")[2])
     names = ["policy.safetensors", "model.safetensors", "encode.onnx", "propose.onnx"]
-    names += [f"verifiers/{config.verifier}.safetensors", "verify.onnx"] if config.verifier else []
+    names += [f"verifiers/{Path(config.verifier).name}.safetensors", "verify.onnx"] if config.verifier else []
     found = [folder / name for name in names if (folder / name).is_file()]
     hasher = hashlib.sha256()
     for path in found:
