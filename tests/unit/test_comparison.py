@@ -169,3 +169,12 @@ def test_a_stopped_runs_settings_are_checked(tmp_path: Path, config: dict[str, A
     run = stopped(tmp_path / "a", {0: True, 1: False}, **config)
     with pytest.raises(BadDataset, match=message):
         rates(run)
+
+
+def test_what_may_stop_early_is_not_promised_the_power_of_a_fixed_number(tmp_path: Path) -> None:
+    from vla.verbs.eval import detectable
+
+    make(tmp_path / "b", [True, False] * 10)
+    assert "13.9 points" in detectable(200, str(tmp_path / "b"))
+    assert "half as often" in detectable(200, str(tmp_path / "b"))
+    assert "half as often" not in detectable(200, None)
