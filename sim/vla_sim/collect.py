@@ -130,8 +130,13 @@ def collect(
     check_workers(workers)
     suite = registry.suite(config.suite)()
     with alone(out / "meta"):  # not `out` itself: who builds the training cache holds that
-        writer = LeRobotWriter(out, suite.spec)
-        _require_same_config(config, out)
+        try:
+            writer = LeRobotWriter(out, suite.spec)
+            _require_same_config(config, out)
+        except BadConfig:
+            with contextlib.suppress(OSError):  # in somebody else's folder, the one that `alone` made
+                (out / "meta").rmdir()
+            raise
         next_seed = writer.seeds[-1] + 1 if writer.seeds else config.seed
         wanted = _Wanted(config, suite.tasks, report)
         kept = set(writer.seeds)

@@ -148,8 +148,8 @@ def _run_missing(
 def film(config: EvalConfig, n: int, folder: Path) -> list[EpisodeRow]:
     """Run the first n episodes once more, and write one video each; its name says how it ended."""
     pipeline, suite = _open(config)
-    recorder = Recorder(range(n), suite.film_camera, size=320, stage=suite.stage())
-    seeds = range(config.seed, config.seed + n)
+    seeds = range(config.seed, config.seed + min(n, config.episodes))
+    recorder = Recorder(range(len(seeds)), suite.film_camera, size=320, stage=suite.stage())
     rows = _run(config, pipeline, suite, seeds, on_step=recorder.frame, on_end=recorder.frame)
     for index, row in enumerate(rows):
         name = "_".join([str(row.seed), *row.instruction.split(), "success" if row.success else row.failure])

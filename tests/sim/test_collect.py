@@ -233,5 +233,6 @@ def test_a_foreign_folder_and_a_foreign_robot_are_refused(dataset: Path, tmp_pat
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(BadConfig, match="not empty"):
         collect(CONFIG, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
     with pytest.raises(SpecMismatch, match="robot"):
         LeRobotWriter(dataset, replace(TabletopSuite().spec, robot="other"))

@@ -23,7 +23,7 @@ from vla.cli import main
 from vla.comparison import compare
 from vla.errors import BadConfig, SpecMismatch
 from vla.runs import Run
-from vla_sim.evaluate import EvalConfig, delay_periods, evaluate
+from vla_sim.evaluate import EvalConfig, delay_periods, evaluate, film
 from vla_sim.suites.tabletop import TabletopSuite
 
 SUITE = TabletopSuite()
@@ -269,6 +269,15 @@ def test_failures_are_drawn_and_drawing_them_changes_nothing(policy: Path, tmp_p
         assert np.abs(strip[:, :160] - strip[:, 480:]).max() > 40, "the first moment is not the last"
     counts = [sum(p.stem.startswith(phase) for p in pictures) for phase in set(phases.values())]
     assert max(counts) <= 2
+
+
+def test_no_more_episodes_are_filmed_than_there_are(
+    policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TabletopSuite, "stage", TabletopSuite.make)
+    rows = film(EvalConfig(str(policy), episodes=1, seed=500, n_action_steps=8), 3, tmp_path)
+    assert [row.seed for row in rows] == [500]
+    assert len(list(tmp_path.glob("500_*.mp4"))) == len(list(tmp_path.iterdir())) == 1
 
 
 @pytest.mark.parametrize(
