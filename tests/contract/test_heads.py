@@ -136,6 +136,15 @@ def test_it_keeps_two_modes_apart(name: str) -> None:
     assert 0.25 < left.float().mean() < 0.75
 
 
+@pytest.mark.parametrize("depth", [0, -1])
+@pytest.mark.parametrize("name", NAMES)
+def test_one_without_a_layer_that_sees_the_observation_is_refused(name: str, depth: int) -> None:
+    if "depth" not in registry.resolved("heads", name, {}):
+        pytest.skip("it has no such setting")
+    with pytest.raises(BadConfig, match="depth"):
+        registry.build("heads", name, {"depth": depth}, 16, H, A)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_its_file_says_what_it_claims_and_costs(name: str) -> None:
     found = registry.module("heads", name)
