@@ -215,12 +215,12 @@ def drive(
 
 
 def demonstrate(env: Env, seed: int, config: CollectConfig, task: str | None = None) -> Episode | None:
-    """One demonstration, or None when the expert failed under the noise."""
+    """One demonstration, or None when the expert failed under the noise, or had nothing to do."""
     moments, actions = [], []
     for wish in drive(env, seed, config.noise, config.bump_rate, task):
         moments.append(env.snapshot())
         actions.append(wish)
-    if not env.success:
+    if not env.success or not actions:
         return None
     observations = []
     for moment in moments:  # drawn only now: most of the time goes into pictures, and a failed episode needs none

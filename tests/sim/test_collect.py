@@ -150,6 +150,12 @@ def test_a_task_that_the_expert_cannot_do_is_left_out_and_named(
     assert {seed % 2 for seed in seeds(tmp_path / "d")} == {1}
 
 
+def test_an_episode_that_begins_solved_is_no_demonstration(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("success", "done"):
+        monkeypatch.setattr(TabletopEnv, name, True)
+    assert collecting.demonstrate(TabletopSuite().make(), 40, CONFIG) is None
+
+
 def test_a_kill_loses_and_doubles_nothing(tmp_path: Path) -> None:
     """SIGKILL in the middle, twice; then the same command to the end gives what one undisturbed run gives."""
     command = [sys.executable, "-c", "import sys; from vla_sim import collect as c; c._SHARD = 5; "]
