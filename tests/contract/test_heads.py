@@ -14,8 +14,6 @@ from vla.errors import BadConfig
 from vla.modules import Head, Memory
 
 NAMES = registry.names("heads")
-ONE_ANSWER = {"l1"}
-"""Heads that regress: all candidates are equal, so two modes are beyond them."""
 WIDTH, H, A = 16, 4, 2
 
 
@@ -120,10 +118,12 @@ def test_it_learns_which_chunk_belongs_to_which_memory(name: str) -> None:
     assert error.median() < 0.1
 
 
-@pytest.mark.parametrize("name", sorted(set(NAMES) - ONE_ANSWER))
+@pytest.mark.parametrize("name", NAMES)
 def test_it_keeps_two_modes_apart(name: str) -> None:
     """One situation, two equally good chunks: an average of them is the one thing that must not come out."""
     head = build(name)
+    if not head.several_modes:
+        pytest.skip("it says that it has one mode only")
     given = memory(1)
     targets = torch.tensor([0.6, -0.6]).repeat(16)[:, None, None].expand(-1, H, A)
     same = Memory(given.tokens.expand(32, -1, -1), given.mask.expand(32, -1))

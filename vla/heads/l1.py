@@ -38,6 +38,8 @@ class Config:
 class Head(HeadProtocol):
     """H queries -> H actions, all at once."""
 
+    several_modes = False
+
     def __init__(self, config: Config, width: int, chunk_size: int, action_dim: int) -> None:
         super().__init__()
         if config.depth < 1:
