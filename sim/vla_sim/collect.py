@@ -132,11 +132,14 @@ def collect(
     with alone(out / "meta"):  # not `out` itself: who builds the training cache holds that
         try:
             writer = LeRobotWriter(out, suite.spec)
-            _require_same_config(config, out)
+            if writer.seeds:
+                _require_same_config(config, out)
         except BadConfig:
             with contextlib.suppress(OSError):  # in somebody else's folder, the one that `alone` made
                 (out / "meta").rmdir()
             raise
+        if not writer.seeds:  # before the first shard: killed right after it, nothing would say how it was collected
+            _describe(config, out, writer, 0)
         next_seed = writer.seeds[-1] + 1 if writer.seeds else config.seed
         wanted = _Wanted(config, suite.tasks, report)
         kept = set(writer.seeds)

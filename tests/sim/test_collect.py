@@ -150,6 +150,26 @@ def test_a_task_that_the_expert_cannot_do_is_left_out_and_named(
     assert {seed % 2 for seed in seeds(tmp_path / "d")} == {1}
 
 
+def test_killed_between_the_first_shard_and_its_description_another_config_is_still_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    described = collecting._describe
+
+    def cut_off(config: CollectConfig, out: Path, writer: LeRobotWriter, tried: int) -> None:
+        if writer.seeds:
+            raise KeyboardInterrupt
+        described(config, out, writer, tried)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(collecting, "_describe", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            collect(replace(CONFIG, episodes=1), tmp_path / "d")
+    assert len(seeds(tmp_path / "d")) == 1
+    with pytest.raises(BadConfig, match=r"noise was 0\.25, now 0\.5"):
+        collect(replace(CONFIG, noise=0.5), tmp_path / "d")
+    assert collect(replace(CONFIG, episodes=2), tmp_path / "d").episodes == 2
+
+
 def test_an_episode_that_begins_solved_is_no_demonstration(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("success", "done"):
         monkeypatch.setattr(TabletopEnv, name, True)
