@@ -88,6 +88,7 @@ def test_the_recipe_for_a_head_learns_and_repeats(tmp_path: Path) -> None:
 
     torch.manual_seed(0)
     head = registry.build("heads", str(written(tmp_path, "head")), {"spread": 2.0}, 16, 4, 2)
+    assert not head.several_modes, "or tests/contract would fail for it in vla/heads"
     memory = Memory(torch.randn(3, 5, 16), torch.ones(3, 5, dtype=torch.bool))
     target, is_pad = torch.rand(3, 4, 2) * 2 - 1, torch.zeros(3, 4, dtype=torch.bool)
     optimiser = torch.optim.Adam(head.parameters(), 0.05)
@@ -146,6 +147,7 @@ def test_the_recipe_for_a_suite_runs_episodes(tmp_path: Path) -> None:
     env = suite.make()
     env.reset(0)
     assert env.observe().images["top"].max() == 250
+    assert env.render(suite.film_camera, 320, 320).shape == (320, 320, 3)
     assert suite.other_instruction("red", 0) == "go to blue"
 
 

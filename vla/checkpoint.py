@@ -78,12 +78,17 @@ def load(folder: Path) -> PolicyNet:
 
 def save_verifier(folder: Path, name: str, verifier: Verifier, config: dict[str, Any], fitted: dict[str, Any]) -> None:
     """Put a fitted verifier beside its policy; `fitted` holds the measures of the fit."""
-    place = folder / "verifiers"
-    place.mkdir(parents=True, exist_ok=True)
-    save_tensors(place / f"{name}.safetensors", verifier.state_dict())
+    path = verifier_file(folder, name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_tensors(path, verifier.state_dict())
     policy_spec = Spec.load(folder / "spec.json").digest()
-    about = {"config": config, "fitted": fitted, "policy_spec": policy_spec, "revision": revision()}
-    write_json(place / f"{name}.json", about)
+    about = {"name": str(Path(name)), "config": config, "fitted": fitted, "policy_spec": policy_spec}
+    write_json(path.with_suffix(".json"), about | {"revision": revision()})
+
+
+def verifier_file(folder: Path, name: str) -> Path:
+    """Where a verifier's weights are; of `some/where/mine.py` too, which is called mine.py there."""
+    return folder / "verifiers" / f"{Path(name).name}.safetensors"
 
 
 def save_scale(folder: Path, name: str, scale: dict[str, Any]) -> None:
@@ -94,7 +99,7 @@ def save_scale(folder: Path, name: str, scale: dict[str, Any]) -> None:
     Raises:
         UnknownName: no such verifier was fitted for this policy.
     """
-    path = folder / "verifiers" / f"{name}.json"
+    path = verifier_file(folder, name).with_suffix(".json")
     if not path.is_file():
         raise UnknownName(f"no verifier {name!r} is saved beside {folder}; fit it first (`vla fit-verifier`)")
     write_json(path, _read_json(path) | {"scale": scale})
@@ -112,9 +117,10 @@ def load_verifiers(folder: Path, net: PolicyNet) -> dict[str, Verifier]:
         about = _read_json(path)
         if about.get("policy_spec") != net.spec.digest():
             raise SpecMismatch(f"{path} was fitted for a policy of another spec; run `vla fit-verifier` again")
+        name = str(about.get("name", path.stem))
         try:
-            registry.require_trusted(path.stem, path)
-            verifier: Verifier = registry.build("verifiers", path.stem, about["config"], net.spec, net)
+            registry.require_trusted(name, path)
+            verifier: Verifier = registry.build("verifiers", name, about["config"], net.spec, net)
             tensors = load_tensors(path.with_suffix(".safetensors"))
             _require_finite(path.with_suffix(".safetensors"), tensors)
             verifier.load_state_dict(tensors)
@@ -122,7 +128,7 @@ def load_verifiers(folder: Path, net: PolicyNet) -> dict[str, Verifier]:
                 verifier = Scaled(verifier, about["scale"], str(path))
         except (BadConfig, UnknownName, *_MISFITS) as error:
             raise BadCheckpoint(f"verifier {path} cannot be loaded: {error}") from error
-        found[path.stem] = verifier.eval()
+        found[name] = verifier.eval()
     return found
 
 

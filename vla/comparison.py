@@ -44,7 +44,7 @@ def rates(run: Run) -> dict[str, Rate]:
         BadDataset: a row has no seed or success.
     """
     groups: dict[str, list[bool]] = {ALL: []}
-    for row in _counted(run).values():
+    for row in counted(run).values():
         groups[ALL].append(bool(row["success"]))
         if "skill" in row:
             groups.setdefault(row["skill"], []).append(bool(row["success"]))
@@ -53,13 +53,13 @@ def rates(run: Run) -> dict[str, Rate]:
 
 def intention(run: Run) -> Rate | None:
     """How often the robot went for the object it was told of first, whatever came of it; None where no row tells."""
-    told = [row for row in _counted(run).values() if row.get("target")]
+    told = [row for row in counted(run).values() if row.get("target")]
     return _rate(run, [row.get("approached") == row["target"] for row in told]) if told else None
 
 
 def mean_of_successes(run: Run, measure: str) -> float | None:
     """Mean of a measure over the episodes that succeeded and have it; None when none has."""
-    values = [row.get(measure) for row in _counted(run).values() if row["success"]]
+    values = [row.get(measure) for row in counted(run).values() if row["success"]]
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else None
 
@@ -76,10 +76,12 @@ def compare(a: Run, b: Run) -> dict[str, Comparison]:
         BadConfig: they were not run on the same episodes; says in what they differ.
         BadDataset: a run has no episodes, or rows that cannot be read.
     """
-    rows_a, rows_b = _counted(a), _counted(b)
-    if may_stop(a) or may_stop(b):
-        rows_a = {seed: row for seed, row in rows_a.items() if seed in rows_b or not may_stop(b)}
-        rows_b = {seed: row for seed, row in rows_b.items() if seed in rows_a or not may_stop(a)}
+    rows_a, rows_b = counted(a), counted(b)
+    common = rows_a.keys() & rows_b.keys()
+    if common and may_stop(b):
+        rows_a = {seed: row for seed, row in rows_a.items() if seed in common}
+    if common and may_stop(a):
+        rows_b = {seed: row for seed, row in rows_b.items() if seed in common}
     _require_same_episodes(a, b, rows_a, rows_b)
     groups: dict[str, list[int]] = {ALL: list(rows_a)}
     for seed, row in rows_a.items():
@@ -118,6 +120,24 @@ def by_seed(run: Run) -> dict[int, dict[str, Any]]:
     return found
 
 
+def counted(run: Run) -> dict[int, dict[str, Any]]:
+    """The rows that count, by seed: all, or of a run that may stop those before the first gap in its seeds.
+
+    Raises:
+        BadDataset: as `by_seed`.
+    """
+    rows = by_seed(run)
+    if not may_stop(run):
+        return rows
+    seed, found = run.config.get("seed"), {}
+    if type(seed) is not int:
+        raise BadDataset(f"{run.path} was to stop early, and its run.json does not say its first seed")
+    while seed in rows:
+        found[seed] = rows[seed]
+        seed += 1
+    return found
+
+
 def _require_same_episodes(a: Run, b: Run, rows_a: dict[int, Any], rows_b: dict[int, Any]) -> None:
     for run, rows in ((a, rows_a), (b, rows_b)):
         if not rows:
@@ -141,20 +161,6 @@ def _require_same_episodes(a: Run, b: Run, rows_a: dict[int, Any], rows_b: dict[
 
 def _ordered(groups: Iterable[str]) -> list[str]:
     return [ALL, *sorted(group for group in groups if group != ALL)]
-
-
-def _counted(run: Run) -> dict[int, dict[str, Any]]:
-    """The rows that count: all, or of a run that may stop those before the first gap in its seeds."""
-    rows = by_seed(run)
-    if not may_stop(run):
-        return rows
-    seed, counted = run.config.get("seed"), {}
-    if type(seed) is not int:
-        raise BadDataset(f"{run.path} was to stop early, and its run.json does not say its first seed")
-    while seed in rows:
-        counted[seed] = rows[seed]
-        seed += 1
-    return counted
 
 
 def _alpha(run: Run) -> float | None:

@@ -65,6 +65,9 @@ class Backbone(nn.Module, ABC):
 class Head(nn.Module, ABC):
     """Memory -> action chunks in normalised units. Constructed as `Head(config, width, chunk_size, action_dim)`."""
 
+    several_modes = True
+    """Of two equally good chunks it proposes both, not their average; a contract test holds it to that."""
+
     @abstractmethod
     def loss(self, memory: Memory, actions: Tensor, is_pad: Tensor) -> Tensor:
         """Scalar training loss for target chunks (B, H, A); `is_pad` (B, H) is True past the episode's end."""

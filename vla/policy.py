@@ -123,8 +123,8 @@ class TorchPolicy:
 
     def verifier(self, name: str) -> TorchVerifier:
         """A fitted verifier, or one that needs no fitting. Raises UnknownName."""
-        if name in self.verifiers:
-            return TorchVerifier(self.verifiers[name])
+        if (fitted := self.verifiers.get(str(Path(name)))) is not None:  # ./mine.py is mine.py
+            return TorchVerifier(fitted)
         built: Verifier = registry.build("verifiers", name, {}, self.spec, self.net)
         if any(True for _ in built.parameters()):
             raise UnknownName(

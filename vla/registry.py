@@ -79,14 +79,15 @@ def build(kind: str, name: str, config: dict[str, Any], *args: Any, **kwargs: An
     """Construct a method: its `Config` from plain values, then its class with `args` after the config.
 
     Raises:
-        UnknownName: no such method, or a config field it does not have.
+        UnknownName: no such method, a config field it does not have, or a file of one's own without its classes.
     """
-    return getattr(module(kind, name), KINDS[kind])(_config(kind, name, config), *args, **kwargs)
+    found = module(kind, name)  # once: a file of one's own would be run again, and its Config be another class
+    return _defined(found, KINDS[kind], name)(_config(found, kind, name, config), *args, **kwargs)
 
 
 def resolved(kind: str, name: str, config: dict[str, Any]) -> dict[str, Any]:
     """A config with its defaults filled in: what is saved, so that a default may change later. Raises UnknownName."""
-    return dataclasses.asdict(_config(kind, name, config))
+    return dataclasses.asdict(_config(module(kind, name), kind, name, config))
 
 
 def open_policy(name: str | os.PathLike[str]) -> OpenedPolicy:
@@ -122,9 +123,9 @@ def suites() -> list[str]:
     return sorted({e.name for e in entry_points(group="vla.suites")})
 
 
-def _config(kind: str, name: str, config: dict[str, Any]) -> Any:
+def _config(found: ModuleType, kind: str, name: str, config: dict[str, Any]) -> Any:
     try:
-        built = module(kind, name).Config(**config)
+        built = _defined(found, "Config", name)(**config)
     except TypeError as error:
         raise UnknownName(f"{kind.removesuffix('s')} {name!r}: {error}") from error
     for field in dataclasses.fields(built):
@@ -139,6 +140,12 @@ def _config(kind: str, name: str, config: dict[str, Any]) -> Any:
 
 _LIKE = {bool: (bool,), int: (int,), float: (float, int), str: (str,)}
 """Type of a setting's default -> types its value may have."""
+
+
+def _defined(found: ModuleType, what: str, name: str) -> Any:
+    if not hasattr(found, what):
+        raise UnknownName(f"{name} defines no class {what}; docs/adding.md shows what a method's file holds")
+    return getattr(found, what)
 
 
 def _entry(group: str, kind: str, name: str) -> Any:

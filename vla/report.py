@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from vla import report_plots
-from vla.comparison import ALL, MEASURES, Comparison, by_seed, compare, intention, mean_of_successes, rates
+from vla.comparison import ALL, MEASURES, Comparison, by_seed, compare, counted, intention, mean_of_successes, rates
 from vla.errors import BadConfig, BadDataset, Missing
 from vla.runs import Run, revision, write_text
 from vla.statistics import Rate, power_law
@@ -179,8 +179,8 @@ def _arms(names: Mapping[Path, str]) -> Iterator[Arm]:
             continue
         run = Run.open(path)
         rows = run.rows()
-        if rows and "success" in rows[0]:
-            failed = [row for row in rows if not row["success"]]
+        if rows and "success" in rows[0] and (known := counted(run)):
+            failed = [row for row in known.values() if not row["success"]]
             crashes = path / "crashes.log"
             yield Arm(
                 name,

@@ -21,6 +21,7 @@ _VARIABLES = {_INK: "var(--ink-2)", _GRID: "var(--line)"} | {c: f"var(--arm-{i})
 
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text, in the page's font
+    "text.parse_math": False,  # a run may be called a$b$
     "svg.hashsalt": "vla",  # the same data gives the same file
     "font.size": 11,
     "text.color": _INK,
@@ -44,9 +45,11 @@ def learning_curves(logs: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
         for i, (name, rows) in enumerate(logs.items()):
             minutes, loss = [row["seconds"] / 60 for row in rows], [row["loss"] for row in rows]
             axes.plot(minutes, loss, color=_ARMS[i % ARM_COLOURS], label=name)
-        axes.set(xlabel="minutes", ylabel="training loss", yscale="log")
+        axes.set(xlabel="minutes", ylabel="training loss")
         axes.set_xlim(left=0)
-        _plain_log_ticks(axes)
+        if all(row["loss"] > 0 for rows in logs.values() for row in rows):  # a likelihood's falls below
+            axes.set_yscale("log")
+            _plain_log_ticks(axes)
         if len(logs) > 1:
             axes.legend()
 

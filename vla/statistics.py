@@ -134,7 +134,7 @@ def paired_mean(a: Floats, b: Floats, confidence: float = 0.95) -> MeanDifferenc
     Args:
         a: (n,) of the arm in question.
         b: (n,) of the arm it is compared with, in the same order.
-        confidence: of the interval; without two seeds that differ nothing is excluded.
+        confidence: of the interval; fewer than two seeds exclude nothing, differences all alike leave one point.
     """
     from scipy import stats
 
@@ -151,10 +151,14 @@ def paired_mean(a: Floats, b: Floats, confidence: float = 0.95) -> MeanDifferenc
 def frequency_averaged(outcomes: Sequence[Sequence[bool]], confidence: float = 0.95) -> MeanDifference:
     """Mean success over control rates, each over the same n seeds, with Student's interval over the seeds.
 
-    Seeds, not episodes, are independent: an easy scene is easy at every rate.
+    Seeds, not episodes, are independent: an easy scene is easy at every rate. Where all seeds are alike it is Wilson's
+    interval: Student's would be one point, and say that no seed can do otherwise.
     """
     per_seed = np.mean(np.array(outcomes, float), axis=0)
     found = paired_mean(per_seed, np.zeros_like(per_seed), confidence)
+    if found.low == found.high:
+        rate = wilson(round(found.mean * found.n), found.n, confidence)
+        return MeanDifference(found.mean, rate.low, rate.high, found.n)
     return MeanDifference(found.mean, max(found.low, 0.0), min(found.high, 1.0), found.n)
 
 
@@ -172,7 +176,7 @@ def smallest_detectable(n: int, p: float, power: float = 0.8, alpha: float = 0.0
         return math.sqrt(n) * gain - spread
 
     largest = 1 - p
-    return None if excess(largest) < 0 else root(lambda gain: -excess(gain), 0.0, largest)
+    return None if excess(largest) <= 0 else root(lambda gain: -excess(gain), 0.0, largest)
 
 
 def power_law(x: Sequence[float], y: Sequence[float]) -> PowerLaw:

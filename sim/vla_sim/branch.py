@@ -24,7 +24,7 @@ from vla_sim.collect import drive
 from vla_sim.env import Env, Suite
 from vla_sim.oracle import try_candidate
 from vla_sim.rollout import run_episodes
-from vla_sim.workers import run_jobs
+from vla_sim.workers import check_workers, run_jobs
 
 _AT_ONCE = 25
 """Episodes a process runs together."""
@@ -64,9 +64,11 @@ def collect_rollouts(
     """Roll out the policy in several processes; the result does not depend on how many.
 
     Raises:
+        BadConfig: no workers, or more than the machine can bear.
         SpecMismatch: policy and suite disagree.
         Missing: a worker crashed twice on the same episodes.
     """
+    check_workers(workers)
     seeds = range(config.seed, config.seed + config.episodes)
     jobs = [tuple(seeds[i : i + _AT_ONCE]) for i in range(0, len(seeds), _AT_ONCE)]
     done: dict[tuple[int, ...], Rollouts] = {}

@@ -133,8 +133,16 @@ def collect(
     check_workers(workers)
     suite = registry.suite(config.suite)()
     with alone(out / "meta"):  # not `out` itself: who builds the training cache holds that
-        writer = LeRobotWriter(out, suite.spec)
-        _require_same_config(config, out)
+        try:
+            writer = LeRobotWriter(out, suite.spec)
+            if writer.seeds:
+                _require_same_config(config, out)
+        except BadConfig:
+            with contextlib.suppress(OSError):  # in somebody else's folder, the one that `alone` made
+                (out / "meta").rmdir()
+            raise
+        if not writer.seeds:  # before the first shard: killed right after it, nothing would say how it was collected
+            _describe(config, out, writer, 0)
         next_seed = writer.seeds[-1] + 1 if writer.seeds else config.seed
         wanted = _Wanted(config, suite.tasks, report)
         kept = set(writer.seeds)
@@ -213,12 +221,12 @@ def drive(
 
 
 def demonstrate(env: Env, seed: int, config: CollectConfig, task: str | None = None) -> Episode | None:
-    """One demonstration, or None when the expert failed under the noise."""
+    """One demonstration, or None when the expert failed under the noise, or had nothing to do."""
     moments, actions = [], []
     for wish in drive(env, seed, config.noise, config.bump_rate, task):
         moments.append(env.snapshot())
         actions.append(wish)
-    if not env.success:
+    if not env.success or not actions:
         return None
     observations = []
     for moment in moments:  # drawn only now: most of the time goes into pictures, and a failed episode needs none

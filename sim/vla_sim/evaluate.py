@@ -92,7 +92,7 @@ def evaluate(
         SpecMismatch: policy and suite disagree; nothing was run or written.
         UnknownName: the suite has no such probe.
         BadConfig: there is a run already and `resume` is False, or it has another config or policy, or another process
-            is at it, or `against` did not run these seeds.
+            is at it, or `against` did not run these seeds; or settings that cannot work, and nothing was written.
         BadDataset: rows of the run that is there cannot be read.
         Missing: the disk is full, a worker crashed twice on the same episodes, or there is no cluster; the rows so far
             are intact.
@@ -100,6 +100,7 @@ def evaluate(
     check_workers(workers)
     pipeline, suite = _open(config)
     require_match(pipeline.spec, suite.spec, config.policy, f"suite {config.suite!r}")
+    _run(config, pipeline, suite, ())  # no episode: settings that cannot be are refused before anything is written
     rival = _rival(config)
     with alone(out):
         run = Run.create(out, "eval", config, resume, _digest(config))
@@ -147,8 +148,8 @@ def _run_missing(
 def film(config: EvalConfig, n: int, folder: Path) -> list[EpisodeRow]:
     """Run the first n episodes once more, and write one video each; its name says how it ended."""
     pipeline, suite = _open(config)
-    recorder = Recorder(range(n), suite.film_camera, size=320, stage=suite.stage())
-    seeds = range(config.seed, config.seed + n)
+    seeds = range(config.seed, config.seed + min(n, config.episodes))
+    recorder = Recorder(range(len(seeds)), suite.film_camera, size=320, stage=suite.stage())
     rows = _run(config, pipeline, suite, seeds, on_step=recorder.frame, on_end=recorder.frame)
     for index, row in enumerate(rows):
         name = "_".join([str(row.seed), *row.instruction.split(), "success" if row.success else row.failure])
@@ -215,7 +216,7 @@ def _digest(config: EvalConfig) -> str:
     packed = config.policy.startswith("zoo:")
     folder = zoo.folder(config.policy) if packed else Path(config.policy.rpartition(":")[2])
     names = ["policy.safetensors", "model.safetensors", "encode.onnx", "propose.onnx"]
-    names += [f"verifiers/{config.verifier}.safetensors", "verify.onnx"] if config.verifier else []
+    names += [f"verifiers/{Path(config.verifier).name}.safetensors", "verify.onnx"] if config.verifier else []
     found = [folder / name for name in names if (folder / name).is_file()]
     hasher = hashlib.sha256()
     for path in found:

@@ -30,8 +30,8 @@ _EPISODES = "meta/episodes/chunk-000/file-{:03d}.parquet"
 _VIDEO = "videos/{}/chunk-000/file-{:03d}.mp4"
 _PART = ".part"
 """Where a shard is written before it is moved into place."""
-_META = ("meta/tasks.parquet", "meta/stats.json", "spec.json")
-"""What the first shard may leave behind when it is cut off; written anew with the next."""
+_META = ("meta/tasks.parquet", "meta/stats.json", "spec.json", "collection.json")
+"""What may be there before the first shard is, or when it is cut off; written anew with the next."""
 _MAX_SHARDS = 1000
 _COUNTERS = ("timestamp", "frame_index", "episode_index", "index", "task_index")
 

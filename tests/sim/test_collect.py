@@ -159,6 +159,32 @@ def test_a_task_that_the_expert_can_hardly_do_is_given_up_and_named(
     assert collect(CollectConfig(demos=3, seed=40), tmp_path / "d", report=said.append) == done
 
 
+def test_killed_between_the_first_shard_and_its_description_another_config_is_still_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    described = collecting._describe
+
+    def cut_off(config: CollectConfig, out: Path, writer: LeRobotWriter, tried: int) -> None:
+        if writer.seeds:
+            raise KeyboardInterrupt
+        described(config, out, writer, tried)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(collecting, "_describe", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            collect(replace(CONFIG, episodes=1), tmp_path / "d")
+    assert len(seeds(tmp_path / "d")) == 1
+    with pytest.raises(BadConfig, match=r"noise was 0\.25, now 0\.5"):
+        collect(replace(CONFIG, noise=0.5), tmp_path / "d")
+    assert collect(replace(CONFIG, episodes=2), tmp_path / "d").episodes == 2
+
+
+def test_an_episode_that_begins_solved_is_no_demonstration(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("success", "done"):
+        monkeypatch.setattr(TabletopEnv, name, True)
+    assert collecting.demonstrate(TabletopSuite().make(), 40, CONFIG) is None
+
+
 def test_a_kill_loses_and_doubles_nothing(tmp_path: Path) -> None:
     """SIGKILL in the middle, twice; then the same command to the end gives what one undisturbed run gives."""
     command = [sys.executable, "-c", "import sys; from vla_sim import collect as c; c._SHARD = 5; "]
@@ -242,6 +268,7 @@ def test_a_foreign_folder_and_a_foreign_robot_are_refused(dataset: Path, tmp_pat
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(BadConfig, match="not empty"):
         collect(CONFIG, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
     with pytest.raises(SpecMismatch, match="robot"):
         LeRobotWriter(dataset, replace(TabletopSuite().spec, robot="other"))
 

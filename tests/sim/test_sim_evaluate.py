@@ -23,7 +23,7 @@ from vla.cli import main
 from vla.comparison import compare
 from vla.errors import BadConfig, SpecMismatch
 from vla.runs import Run
-from vla_sim.evaluate import EvalConfig, delay_periods, evaluate
+from vla_sim.evaluate import EvalConfig, delay_periods, evaluate, film
 from vla_sim.suites.tabletop import TabletopSuite
 
 SUITE = TabletopSuite()
@@ -114,6 +114,32 @@ def test_a_killed_evaluation_resumes_without_losing_or_doubling_an_episode(
     assert [row[0] for row in outcomes(run)] == list(range(500, 542))
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("fit-verifier --policy POLICY --episodes 0", "episodes must be at least 1"),
+        ("fit-verifier --policy POLICY --seed -1", "seed not negative"),
+        ("fit-verifier --policy POLICY --workers 0", "workers must be within 1"),
+        ("fit-verifier --policy POLICY --verifier nothing", "no verifier is called 'nothing'"),
+        ("fit-verifier --policy POLICY/nothing", "is not a finished checkpoint"),
+        ("tasks --run -1", "must not be negative"),
+        ("tasks --run 1 --seed -1", "must not be negative"),
+        ("tasks --run 1 --workers 0", "workers must be within 1"),
+        ("tasks --show grid", "call it grid.png"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_runs(
+    policy: Path,
+    arguments: str,
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("vla_sim.branch.run_jobs", lambda *_: pytest.fail("it runs"))
+    assert main(arguments.replace("POLICY", str(policy)).split()) == 2
+    assert message in capsys.readouterr().err
+
+
 def test_a_resumed_run_must_be_the_same_run(policy: Path, tmp_path: Path) -> None:
     config = EvalConfig(str(policy), episodes=2, n_action_steps=8)
     evaluate(config, tmp_path / "run", workers=1)
@@ -151,6 +177,8 @@ def test_a_policy_that_was_trained_on_meanwhile_is_another(
         (["--suite", "tabletop:blue"], "no variant 'blue'"),
         (["--suite", "lift:blue"], "no variant 'blue'"),
         (["--latency-ms", "10", "--control-rate-hz", "0", "--episodes", "1"], "0.0 Hz cannot be"),
+        (["--n-action-steps", "9"], "within 1 and the chunk's 8: 9"),
+        (["--latency-ms", "900", "--meanwhile", "continue"], "needs a chunk of 13"),
     ],
 )
 def test_settings_that_cannot_be_are_a_line_and_exit_code_2(
@@ -158,6 +186,7 @@ def test_settings_that_cannot_be_are_a_line_and_exit_code_2(
 ) -> None:
     assert main(["eval", "--policy", str(policy), "--out", str(tmp_path / "run"), "--workers", "1", *asked]) == 2
     assert says in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_out_that_is_a_file_is_bad_input(policy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -240,6 +269,15 @@ def test_failures_are_drawn_and_drawing_them_changes_nothing(policy: Path, tmp_p
         assert np.abs(strip[:, :160] - strip[:, 480:]).max() > 40, "the first moment is not the last"
     counts = [sum(p.stem.startswith(phase) for p in pictures) for phase in set(phases.values())]
     assert max(counts) <= 2
+
+
+def test_no_more_episodes_are_filmed_than_there_are(
+    policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TabletopSuite, "stage", TabletopSuite.make)
+    rows = film(EvalConfig(str(policy), episodes=1, seed=500, n_action_steps=8), 3, tmp_path)
+    assert [row.seed for row in rows] == [500]
+    assert len(list(tmp_path.glob("500_*.mp4"))) == len(list(tmp_path.iterdir())) == 1
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -86,7 +88,9 @@ def test_tokens_and_bin_centres_are_inverse_up_to_half_a_bin() -> None:
     assert made.tokens(torch.full((1, 1, A), 9.0)).tolist() == [[31, 31]]
 
 
-@pytest.mark.parametrize("config", [{"n_heads": 3}, {"temperature": -1.0}])
+@pytest.mark.parametrize(
+    "config", [{"n_heads": 3}, {"n_heads": 0}, {"hidden": 0}, {"temperature": -1.0}, {"temperature": math.nan}]
+)
 def test_settings_that_cannot_work_are_named(config: dict[str, float]) -> None:
     with pytest.raises(BadConfig, match=next(iter(config))):
         head(**config)

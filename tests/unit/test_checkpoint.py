@@ -45,6 +45,44 @@ def edit(file: Path, change: Callable[[Any], Any]) -> None:
     file.write_text(json.dumps(data))
 
 
+MINE = '''"""A verifier of one's own, with something to learn."""
+from dataclasses import dataclass
+import torch
+from vla.modules import Scores, Verifier as VerifierProtocol
+
+@dataclass(frozen=True)
+class Config:
+    pass
+
+class Verifier(VerifierProtocol):
+    def __init__(self, config, spec, policy):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+
+    def score(self, batch, memory, actions):
+        return Scores(self.weight * actions[:, :, 0, 0])
+'''
+
+
+@pytest.mark.parametrize("name", ["./mine.py", "mine.py", "below/mine.py", "ABSOLUTE"])
+def test_a_verifier_of_ones_own_is_found_by_the_name_it_was_fitted_under(
+    folder: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    name = name.replace("ABSOLUTE", str(tmp_path / "mine.py"))
+    Path(name).parent.mkdir(exist_ok=True)
+    Path(name).write_text(MINE)
+    net = checkpoint.load(folder)
+    verifier = registry.build("verifiers", name, {}, net.spec, net)
+    torch.nn.init.ones_(verifier.weight)
+    checkpoint.save_verifier(folder, name, verifier, {}, {})
+    monkeypatch.setenv("VLA_TRUST", name)
+    found = load_policy(str(folder)).verifier(name).module
+    assert {key: float(value) for key, value in found.state_dict().items()} == {"weight": 1.0}
+    checkpoint.save_scale(folder, name, {"slope": 1.0, "offset": 0.0})
+    assert (folder / "verifiers" / "mine.py.json").is_file()
+
+
 @pytest.mark.parametrize("head", registry.names("heads"))
 def test_a_loaded_policy_is_the_one_that_was_saved(head: str, tmp_path: Path) -> None:
     net = bundle_parts.policy(head)

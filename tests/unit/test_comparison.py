@@ -108,6 +108,14 @@ def test_a_run_that_may_stop_is_compared_on_its_seeds_up_to_the_first_gap(tmp_pa
     assert compare(b, a)["all"].paired.losses == 2
 
 
+def test_a_run_that_may_stop_over_other_seeds_is_refused_as_any_other(tmp_path: Path) -> None:
+    a = stopped(tmp_path / "a", {0: True, 1: True})
+    b = make(tmp_path / "b", [False] * 6, first_seed=10)
+    for pair in ((a, b), (b, a), (a, stopped(tmp_path / "c", {10: True}, seed=10))):
+        with pytest.raises(BadConfig, match="0 of them in common"):
+            compare(*pair)
+
+
 def test_its_intervals_are_those_that_allow_stopping(tmp_path: Path) -> None:
     successes = [True] * 25 + [False] * 5
     plain = make(tmp_path / "plain", successes, task="t", skill="pick")
@@ -161,3 +169,12 @@ def test_a_stopped_runs_settings_are_checked(tmp_path: Path, config: dict[str, A
     run = stopped(tmp_path / "a", {0: True, 1: False}, **config)
     with pytest.raises(BadDataset, match=message):
         rates(run)
+
+
+def test_what_may_stop_early_is_not_promised_the_power_of_a_fixed_number(tmp_path: Path) -> None:
+    from vla.verbs.eval import detectable
+
+    make(tmp_path / "b", [True, False] * 10)
+    assert "13.9 points" in detectable(200, str(tmp_path / "b"))
+    assert "half as often" in detectable(200, str(tmp_path / "b"))
+    assert "half as often" not in detectable(200, None)

@@ -43,6 +43,20 @@ def test_a_file_of_ones_own_is_a_method(tmp_path: Path) -> None:
     assert (head.config.width, head.size) == (7, 3)
 
 
+def test_a_file_of_ones_own_knows_its_own_config(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.py"
+    mine.write_text(METHOD + "        assert isinstance(config, Config)\n")
+    assert registry.build("heads", str(mine), {}, 3).config.width == 4
+
+
+@pytest.mark.parametrize("lacking", ["Config", "Head"])
+def test_a_file_of_ones_own_without_its_classes_is_named(tmp_path: Path, lacking: str) -> None:
+    mine = tmp_path / "mine.py"
+    mine.write_text(METHOD.replace(f"class {lacking}", "class Other"))
+    with pytest.raises(UnknownName, match=rf"mine\.py defines no class {lacking}"):
+        registry.build("heads", str(mine), {}, 3)
+
+
 def test_a_file_named_on_disk_runs_only_when_the_user_named_it_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

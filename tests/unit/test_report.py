@@ -234,6 +234,41 @@ def test_a_run_that_was_to_stop_early_is_marked(tmp_path: Path) -> None:
     assert page.says(str(anytime_rate(20, 20)))
 
 
+def stopping(path: Path, seeds: range, success: bool, **config: Any) -> Path:
+    run = Run.create(path, "eval", {"suite": "tabletop", "against": "base", "seed": 0, **config})
+    for seed in seeds:
+        row = {"seed": seed, "task": "t", "skill": "pick", "success": success}
+        run.append(row | {"failure": "" if success else "moved_other"})
+    return path
+
+
+def test_a_run_that_was_to_stop_early_does_not_end_the_report(tmp_path: Path) -> None:
+    """Not over other seeds than another arm's, and not while its first seeds are still running."""
+    base = evaluate(tmp_path / "base", [True] * 4)
+    elsewhere = stopping(tmp_path / "elsewhere", range(100, 104), True, seed=100)
+    begun = stopping(tmp_path / "begun", range(2, 4), True)
+    page = render(tmp_path, base, elsewhere, begun)
+    assert not page.says("Paired differences")
+    assert not page.says("nan")
+
+
+def test_failures_are_counted_over_the_episodes_that_count(tmp_path: Path) -> None:
+    gap = stopping(tmp_path / "gap", range(3), False)
+    for seed in (5, 6):
+        Run.open(gap).append({"seed": seed, "task": "t", "skill": "pick", "success": False, "failure": "moved_other"})
+    assert "gap 3 3" in " ".join(" ".join(render(tmp_path, gap).text).split())
+
+
+def test_a_loss_below_zero_is_drawn_and_a_name_is_no_formula(tmp_path: Path) -> None:
+    for name in ("a$b$", "c"):
+        (tmp_path / name).mkdir()
+        log = [json.dumps({"step": i, "loss": 1.0 - i, "seconds": 6.0 * i}) for i in range(5)]
+        (tmp_path / name / "log.jsonl").write_text("\n".join(log) + "\n")
+    page = render(tmp_path, tmp_path / "a$b$", tmp_path / "c")
+    assert page.says("\N{MINUS SIGN}2.5")
+    assert page.text.count("a$b$") == 1
+
+
 def test_crashes_are_told(tmp_path: Path) -> None:
     run = evaluate(tmp_path / "a", [True, False])
     (run / "crashes.log").write_text("2026-01-01 a worker process died\n")

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from vla.statistics import Paired, paired, paired_mean, power_law, smallest_detectable, wilson
+from vla.statistics import Paired, frequency_averaged, paired, paired_mean, power_law, smallest_detectable, wilson
 
 
 def outcomes(wins: int, losses: int, both: int, neither: int) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
@@ -143,6 +143,7 @@ def test_the_smallest_detectable_gain_is_detected_as_often_as_asked(n: int, p: f
 
 def test_no_gain_is_detectable_where_there_is_no_room_for_one() -> None:
     assert smallest_detectable(50, 0.98) is None
+    assert smallest_detectable(50, 1.0) is None
 
 
 def test_a_power_law_is_recovered() -> None:
@@ -176,3 +177,12 @@ def test_a_mean_difference_of_too_few_seeds_excludes_nothing() -> None:
     assert str(paired_mean(np.array([]), np.array([]))) == "no seeds in common"
     with pytest.raises(ValueError, match="two values a seed"):
         paired_mean(np.array([1.0]), np.array([1.0, 2.0]))
+
+
+@pytest.mark.parametrize("success", [True, False])
+def test_seeds_that_are_all_alike_do_not_make_a_score_certain(success: bool) -> None:
+    found, rate = frequency_averaged([[success] * 20] * 3), wilson(20 * success, 20)
+    assert (found.mean, found.low, found.high, found.n) == (success, rate.low, rate.high, 20)
+    mixed = frequency_averaged([[True] * 20, [False] * 20])
+    assert mixed.low < mixed.mean == 0.5 < mixed.high
+    assert frequency_averaged([[True]]).low == 0.0

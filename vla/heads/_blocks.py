@@ -53,8 +53,8 @@ class ChunkDenoiser(nn.Module):
 
     def __init__(self, width: int, chunk_size: int, action_dim: int, hidden: int, depth: int) -> None:
         super().__init__()
-        if hidden < 2 or depth < 0:
-            raise BadConfig(f"hidden must be at least 2 and depth not negative, got {hidden} and {depth}")
+        if hidden < 2 or depth < 1:  # without a block it would not see the observation
+            raise BadConfig(f"hidden must be at least 2 and depth at least 1, got {hidden} and {depth}")
         self.pool = Pool(width)
         self.time = nn.Linear(32, width)
         self.enter = nn.Linear(chunk_size * action_dim, hidden)

@@ -51,9 +51,12 @@ class Head(HeadProtocol):
 
     def __init__(self, config: Config, width: int, chunk_size: int, action_dim: int) -> None:
         super().__init__()
-        if config.hidden % config.n_heads:
-            raise BadConfig(f"bins: hidden {config.hidden} is no multiple of n_heads {config.n_heads}")
-        if config.bins < 2 or config.temperature < 0:
+        if config.depth < 1 or config.n_heads < 1 or config.hidden < 1 or config.hidden % config.n_heads:
+            raise BadConfig(
+                f"bins: depth {config.depth} must be at least 1 and hidden {config.hidden} a multiple of n_heads "
+                f"{config.n_heads}"
+            )
+        if config.bins < 2 or not config.temperature >= 0:  # NaN is neither
             raise BadConfig(f"bins: needs 2 bins and temperature 0 at least, got {config.bins}, {config.temperature}")
         self.config = config
         self.shape = (chunk_size, action_dim)

@@ -38,8 +38,12 @@ class Config:
 class Head(HeadProtocol):
     """H queries -> H actions, all at once."""
 
+    several_modes = False
+
     def __init__(self, config: Config, width: int, chunk_size: int, action_dim: int) -> None:
         super().__init__()
+        if config.depth < 1:
+            raise BadConfig(f"l1: depth must be at least 1, got {config.depth}")
         layer = nn.TransformerDecoderLayer(
             config.hidden, config.n_heads, 2 * config.hidden, 0.0, "gelu", batch_first=True, norm_first=True
         )

@@ -43,9 +43,13 @@ class Objective(ObjectiveProtocol):
         super().__init__()
         states = [d.name for d in spec.state]
         if missing := [n for n in config.position if n not in states]:
-            raise BadConfig(f"objective keypose: the state has no {missing}; it has {states}")
-        if len(spec.gripper_actions) != 1:
-            raise BadConfig(f"objective keypose: needs one gripper action, the spec has {len(spec.gripper_actions)}")
+            raise BadConfig(
+                f"objective keypose: the state has no {missing}, it has {states}; train with --objective None"
+            )
+        if (count := len(spec.gripper_actions)) != 1:
+            raise BadConfig(
+                f"objective keypose: needs one gripper action, the spec has {count}; train with --objective None"
+            )
         self.config = config
         self.columns = [states.index(n) for n in config.position]
         self.gripper = spec.gripper_actions[0]

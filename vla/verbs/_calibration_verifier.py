@@ -44,7 +44,7 @@ def calibrate(config: ScaleConfig, episodes: int, out: Path) -> dict[str, Any]:
     from vla_calibration.verifier import fit_scale, plot, reliability
 
     policy, name = Path(config.policy), config.verifier
-    if not (policy / "verifiers" / f"{name}.json").is_file():
+    if not checkpoint.verifier_file(policy, name).is_file():
         raise BadConfig(f"{policy} has no fitted verifier {name!r}: run `vla fit-verifier --verifier {name}`")
     run = _rollouts(config, episodes, out)
     rows = sorted(run.rows(), key=lambda row: int(row["seed"]))[:episodes]

@@ -113,4 +113,5 @@ def detectable(episodes: int, against: str | None) -> str:
         over = {f"{against}'s {100 * rate:.0f}%": rate}
     gains = {name: smallest_detectable(episodes, p) for name, p in over.items()}
     said = [f"{100 * gain:.1f} points over {name}" if gain else f"nothing over {name}" for name, gain in gains.items()]
-    return f"{episodes} paired episodes find, 4 times in 5 at p < 0.05: {', '.join(said)}"
+    early = "" if against is None else "; stopping early finds them half as often"
+    return f"{episodes} paired episodes find, 4 times in 5 at p < 0.05: {', '.join(said)}{early}"

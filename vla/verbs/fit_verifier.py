@@ -31,7 +31,7 @@ class Args:
 
 def main(args: Args) -> int:
     """Roll out, fit, save, and print the held-out measures."""
-    from vla import registry, zoo
+    from vla import checkpoint, registry, zoo
     from vla.errors import BadConfig
     from vla.fitting import fit_and_save
     from vla.progress import bar
@@ -43,7 +43,9 @@ def main(args: Args) -> int:
             "folder of your own, and name that"
         )
     config = BranchConfig(str(args.policy), args.suite, args.episodes, args.seed, args.n_action_steps, args.noise_scale)
-    registry.module("verifiers", args.verifier)  # an unknown name is an error now, not after the rollouts
+    # What cannot be fitted, or has nowhere to go, is an error now and not after the rollouts.
+    registry.module("verifiers", args.verifier)
+    checkpoint.load(args.policy)
     with bar("rollouts") as show:
         rollouts = collect_rollouts(config, args.workers, show)
     with bar(args.verifier) as show:

@@ -36,11 +36,17 @@ class Args:
 def main(args: Args) -> int:
     """Print a line a task; draw and run what was asked for."""
     from vla import registry
-    from vla.errors import UnknownName
+    from vla.errors import BadConfig, UnknownName
     from vla.progress import bar
     from vla.statistics import wilson
     from vla_sim.experts import try_expert
+    from vla_sim.workers import check_workers
 
+    if args.run < 0 or args.seed < 0:
+        raise BadConfig(f"--run and --seed must not be negative, got {args.run} and {args.seed}")
+    if args.show is not None and args.show.suffix != ".png":
+        raise BadConfig(f"--show draws a PNG: call it {args.show.with_suffix('.png')}")
+    check_workers(args.workers)
     suite = registry.suite(args.suite)()
     if args.task is not None and args.task not in suite.tasks:
         raise UnknownName(f"no {args.suite} task is called {args.task!r}; there is {', '.join(suite.tasks)}")
