@@ -198,7 +198,7 @@ def _run(
             suite.spec.control_rate_hz if config.control_rate_hz is None else config.control_rate_hz,
         ),
         meanwhile=config.meanwhile or "hold",
-        may_refuse=config.probe is not None,
+        may_refuse=True,
         on_step=on_step,
         on_end=on_end,
     )

@@ -315,6 +315,32 @@ def test_vla_latency_averages_over_rates_and_vla_probe_compares_with_the_unchang
     assert "vision_light" in capsys.readouterr().err
 
 
+def test_unknown_words_fail_their_episodes_and_all_of_them_the_evaluation(
+    policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from vla_sim.suites.tabletop import TabletopEnv
+
+    reset = TabletopEnv.reset
+
+    def told(strange: set[int]) -> None:
+        def begin(env: TabletopEnv, seed: int, task: str | None = None) -> None:
+            reset(env, seed, task)
+            if seed in strange:
+                env.set_instruction("juggle")
+
+        monkeypatch.setattr(TabletopEnv, "reset", begin)
+
+    command = ["eval", "--policy", str(policy), "--episodes", "3", "--seed", "500", "--workers", "1", "--out"]
+    told({501})
+    assert main([*command, str(tmp_path / "some")]) == 0
+    assert "1 of 3 episodes refused, for words it was never trained on: 'juggle'" in capsys.readouterr().out
+    rows = {row["seed"]: row["failure"] for row in Run.open(tmp_path / "some").rows()}
+    assert (rows[501], "refused" in (rows[500], rows[502])) == ("refused", False)
+    told({500, 501, 502})
+    assert main([*command, str(tmp_path / "all")]) == 2
+    assert "is not for tabletop: 3 of 3 episodes refused" in capsys.readouterr().err
+
+
 def test_a_suite_without_probes_says_so(policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Unprobed:
         """Only what every suite has."""

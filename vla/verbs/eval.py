@@ -61,9 +61,11 @@ class Args:
 def main(args: Args) -> int:
     """Evaluate and print one line a skill."""
     from vla.comparison import MEASURES, compare, intention, mean_of_successes, rates
+    from vla.errors import UnknownInstruction
     from vla.runs import Run
     from vla.verbs._stages import evaluate
     from vla_sim.evaluate import EvalConfig, film
+    from vla_sim.rollout import REFUSED
 
     config = EvalConfig(
         policy=args.policy,
@@ -85,6 +87,12 @@ def main(args: Args) -> int:
     print(detectable(args.episodes, args.against))
     settings = {"resume": args.resume, "thumbnails": args.thumbnails, "cluster": args.cluster}
     run = evaluate("episodes", config, args.out, args.workers, **settings)
+    rows = run.rows()
+    if refused := [row["instruction"] for row in rows if row["failure"] == REFUSED]:
+        told = f"{len(refused)} of {len(rows)} episodes refused, for words it was never trained on: {refused[0]!r}"
+        if len(refused) == len(rows) and args.probe is None:
+            raise UnknownInstruction(f"{args.policy} is not for {args.suite}: {told}")
+        print(told)
     if args.videos:
         film(config, args.videos, args.out / "videos")
     found = rates(run)
