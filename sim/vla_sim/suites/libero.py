@@ -41,6 +41,8 @@ _LOOKS = {
 PERTURBATIONS = {"language": "lan", "object": "object", "swap": "swap", "task": "task"}
 """LIBERO-PRO's changes to spatial, object, goal and 10, and how its folders call them: other words, other looks of the
 objects, places exchanged, another goal in the same scene."""
+SHIFTS = {f"{axis}0.{step}": f"temp_{axis}0.{step}" for axis in "xy" for step in range(1, 6)}
+"""LIBERO-PRO's graded ones, of libero_object alone: what is asked for lies elsewhere, 7 cm a step."""
 _SHUFFLED = "shuffled"
 """Ours, for libero_object: there the thing that is asked for always lies in one place, so that a policy trained on it
 need neither look nor listen."""
@@ -65,7 +67,7 @@ class LiberoSuite:
         Raises:
             UnknownName: the suite has no such variant, or two of a kind.
         """
-        possible = (*PERTURBATIONS, _SHUFFLED) if name == "libero_object" else tuple(PERTURBATIONS)
+        possible = (*PERTURBATIONS, *SHIFTS, _SHUFFLED) if name == "libero_object" else tuple(PERTURBATIONS)
         looks = [v for v in variants if v in _LOOKS]
         changes = [v for v in variants if v in possible]
         known = (*_LOOKS, *possible)
@@ -119,13 +121,13 @@ def _tasks(suite: str, variant: str, visual: str) -> dict[str, Task]:
         except ImportError as error:
             raise Missing(f"LIBERO is not installed ({error}): pip install 'vla-stack[libero]'") from error
         problems = benchmark.get_benchmark(suite)(task_order_index=0).tasks
-    return {problem.name: _task_of(suite, len(problems), problem, variant, visual) for problem in problems}
+    return {problem.name: _task_of(suite, problems, problem, variant, visual) for problem in problems}
 
 
-def _task_of(suite: str, n_tasks: int, problem: Any, variant: str, visual: str) -> Task:
+def _task_of(suite: str, problems: Sequence[Any], problem: Any, variant: str, visual: str) -> Task:
     from libero.libero import get_libero_path
 
-    perturbation = PERTURBATIONS.get(variant)
+    perturbation = (PERTURBATIONS | SHIFTS).get(variant)
     folder = f"{problem.problem_folder}_{perturbation}" if perturbation else problem.problem_folder
     file = Path(get_libero_path("bddl_files")) / folder / problem.bddl_file
     states = Path(get_libero_path("init_states")) / folder / f"{problem.init_states_file}.npz"
@@ -133,22 +135,40 @@ def _task_of(suite: str, n_tasks: int, problem: Any, variant: str, visual: str) 
         raise Missing(
             f"{suite}:{variant}: {missing} is not installed: spatial, object, goal and 10 alone are perturbed"
         )
-    with quiet():
-        from libero.libero.envs.bddl_utils import robosuite_parse_problem
-
-        parsed = robosuite_parse_problem(str(file))
+    parsed = _parsed(folder, problem)
     goals = tuple(tuple(goal) for goal in parsed["goal_state"])
-    said = " ".join(parsed["language_instruction"]).lower() if perturbation else problem.language
+    said = _said(problems, parsed) if perturbation else problem.language
 
     def layout(world: World, seed: int) -> Layout:
         official = seed in _OFFICIAL_SEEDS
-        found = _official(world, states, (seed - OFFICIAL) // n_tasks) if official else world.draw(seed)
+        found = _official(world, states, (seed - OFFICIAL) // len(problems)) if official else world.draw(seed)
         return _shuffled(world, found, seed, goals) if variant == _SHUFFLED else found
 
     world = functools.partial(_world, file, visual)
     skill = "several" if len(goals) > 1 else _SKILL.get(goals[0][0], "put")
     target = goals[0][1] if skill == "put" else ""
     return Task(problem.name, skill, said, world, layout, PredicateExpert(goals), _MAX_STEPS[suite], target)
+
+
+def _parsed(folder: str, problem: Any) -> dict[str, Any]:
+    """A problem as LIBERO reads its file in a folder."""
+    with quiet():
+        from libero.libero import get_libero_path
+        from libero.libero.envs.bddl_utils import robosuite_parse_problem
+
+        found: dict[str, Any] = robosuite_parse_problem(
+            str(Path(get_libero_path("bddl_files"), folder, problem.bddl_file))
+        )
+    return found
+
+
+def _said(problems: Sequence[Any], parsed: dict[str, Any]) -> str:
+    """The sentence of a perturbed problem. Files say "pick the milk", LIBERO "pick up the milk", which is in none."""
+    sentence = " ".join(parsed["language_instruction"])
+    for plain in problems:
+        if " ".join(_parsed(plain.problem_folder, plain)["language_instruction"]) == sentence:
+            return str(plain.language)
+    return sentence.lower()
 
 
 _SKILL = {"in": "put", "on": "put", "open": "open", "close": "close", "turnon": "turn", "turnoff": "turn"}
