@@ -248,6 +248,29 @@ def test_perturbations_change_words_places_or_goals() -> None:
     assert "butter" in str(goal.expert)
 
 
+def test_a_perturbation_that_leaves_the_words_alone_says_the_official_sentence() -> None:
+    """Files say "pick the milk", LIBERO "pick up the milk": a policy would be told what it never was."""
+    told = {
+        v: [t.instruction for t in LiberoSuite("libero_object", v)._tasks.values()] for v in ("swap", "x0.1", "task")
+    }
+    assert told["swap"] == told["x0.1"] == list(SUITE.instructions)
+    assert sorted(told["task"]) == sorted(SUITE.instructions)
+    assert told["task"] != told["swap"]
+
+
+def test_a_graded_shift_moves_what_is_asked_for_and_nothing_else(env: ArmEnv) -> None:
+    shifted = LiberoSuite("libero_object", "decimated", "y0.2").make()
+    env.reset(OFFICIAL, MILK)
+    shifted.reset(OFFICIAL, MILK)
+    things = env._world.things
+    moved = shifted._data.xpos[things.bodies] - env._data.xpos[things.bodies]
+    milk = things.names.index("milk_1")
+    np.testing.assert_allclose(moved[milk, :2], (0.0, 0.14), atol=0.06)
+    assert np.abs(np.delete(moved, milk, 0)).max() < 0.06
+    with pytest.raises(UnknownName, match="swap"):
+        LiberoSuite("libero_spatial", "y0.2")
+
+
 def test_shuffled_things_exchange_their_places_and_the_basket_stays() -> None:
     plain, shuffled = SUITE.make(), LiberoSuite("libero_object", "decimated", "shuffled").make()
     found = []
