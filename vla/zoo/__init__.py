@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from vla import registry
 from vla.errors import UnknownName
-
-if TYPE_CHECKING:
-    from vla.policy import TorchPolicy
 
 HERE = Path(__file__).parent
 
@@ -18,11 +15,9 @@ def names() -> list[str]:
     return sorted(file.parent.name for file in HERE.glob("*/policy.safetensors"))
 
 
-def load_policy(name: str) -> TorchPolicy:
+def load_policy(name: str) -> registry.OpenedPolicy:
     """Open one, with the verifiers fitted for it. Raises UnknownName, listing the names there are."""
-    from vla import policy
-
-    return policy.load_policy(str(folder(f"zoo:{name}")))
+    return registry.open_policy(folder(f"zoo:{name}"))  # by its path: who only looks for a folder need not load torch
 
 
 def folder(policy: str) -> Path:
