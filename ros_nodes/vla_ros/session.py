@@ -194,7 +194,7 @@ def run(
     record = Run.create(folder, "ros", config)
     with _signals_interrupt(), Session.opened(folder) as session:
         session.start(SIM, {"suite": config.suite, "rate_scale": config.rate_scale, "seed": config.seed})
-        safety = {"spec": str(spec_file(config.policy)), "n_action_steps": config.n_action_steps}
+        safety = {"spec": str(zoo.folder(config.policy) / "spec.json"), "n_action_steps": config.n_action_steps}
         session.start(SAFETY, safety)
         policy = session.start(
             POLICY,
@@ -220,12 +220,6 @@ def run(
     result = seen.result(rows, held_ms)
     write_json(folder / "ros.json", result.to_json())
     return result
-
-
-def spec_file(policy: str) -> Path:
-    """Where a policy's spec.json lies, of zoo:NAME, scheme:folder or a folder. Raises UnknownName."""
-    folder = zoo.folder(policy) if policy.startswith("zoo:") else Path(policy.rpartition(":")[2])
-    return folder / "spec.json"
 
 
 def _episode(session: Session, seen: Measurements) -> dict[str, Any]:

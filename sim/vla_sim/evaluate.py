@@ -213,8 +213,7 @@ def delay_periods(latency_ms: float, control_rate_hz: float) -> int:
 
 def _digest(config: EvalConfig) -> str:
     """SHA-256 of the weights or graphs that are evaluated; "" where the policy is no folder."""
-    packed = config.policy.startswith("zoo:")
-    folder = zoo.folder(config.policy) if packed else Path(config.policy.rpartition(":")[2])
+    folder = zoo.folder(config.policy)
     names = ["policy.safetensors", "model.safetensors", "encode.onnx", "propose.onnx"]
     names += [f"verifiers/{Path(config.verifier).name}.safetensors", "verify.onnx"] if config.verifier else []
     found = [folder / name for name in names if (folder / name).is_file()]

@@ -17,6 +17,7 @@ from fake_policy import STEP_M
 from faulty_robot import FAULTS
 from scipy.spatial.transform import Rotation
 
+from vla import zoo
 from vla.spec import Spec
 from vla_calibration import store
 from vla_calibration.camera import pinhole
@@ -24,7 +25,7 @@ from vla_calibration.geometry import transform
 from vla_calibration.store import Calibration, CameraEntry
 from vla_ros.graph import POLICY, SAFETY, SIM, NodeSpec
 from vla_ros.processes import Child, NodeDied
-from vla_ros.session import CallFailed, Session, spec_file
+from vla_ros.session import CallFailed, Session
 
 N_ACTION_STEPS = 4
 HOLD_WITHIN_S = 0.2
@@ -230,7 +231,7 @@ def test_a_node_that_dies_on_its_own_ends_the_session(session: Session) -> None:
 
 @pytest.mark.parametrize("form", ["{}", "bundle:{}", "zoo:lift"])
 def test_the_safety_node_is_given_the_spec_of_the_policy(form: str, policy: Path) -> None:
-    assert Spec.load(spec_file(form.format(policy))).chunk_size == 8
+    assert Spec.load(zoo.folder(form.format(policy)) / "spec.json").chunk_size == 8
 
 
 def test_an_arm_of_another_suite_is_there_before_its_first_episode(session: Session) -> None:

@@ -21,10 +21,10 @@ def load_policy(name: str) -> registry.OpenedPolicy:
 
 
 def folder(policy: str) -> Path:
-    """The checkpoint folder that `zoo:NAME` stands for; of any other policy its own path. Raises UnknownName."""
+    """Where a policy's files lie, of `zoo:NAME`, `scheme:folder` or a folder. Raises UnknownName."""
     scheme, _, name = policy.partition(":")
     if scheme != "zoo":
-        return Path(policy)
+        return Path(policy.rpartition(":")[2])
     if name not in names():  # a name, never a path out of this folder
         raise UnknownName(f"no policy in the zoo is called {name!r}; there is {', '.join(names()) or 'none'}")
     return HERE / name
