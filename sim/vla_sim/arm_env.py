@@ -195,14 +195,17 @@ class ArmEnv:
             goal = world.osc.run(data, goal, _OPEN, world.substeps)
         self._finish(replace(self._episode, goal=goal))
 
-    def observe(self) -> Observation:
-        """Both cameras and the state."""
+    def state(self) -> Floats:
+        """(8,) where the tool is and how it is turned, the opening of the fingers, the commanded closing."""
         world, goal = self._world, self._episode.goal
         position, orientation = world.osc.tool(self._data)
         turn = turn_between(DOWN, orientation)
-        state = np.array([*(position - world.base), *turn, world.osc.width(self._data), goal.grip], np.float32)
+        return np.array([*(position - world.base), *turn, world.osc.width(self._data), goal.grip], np.float32)
+
+    def observe(self) -> Observation:
+        """Both cameras and the state."""
         images = {c.name: self._picture(c) for c in self.spec.cameras}
-        return Observation(images, state, self.instruction, self.steps * self.spec.dt_ns)
+        return Observation(images, self.state(), self.instruction, self.steps * self.spec.dt_ns)
 
     def step(self, command: Command) -> None:
         """Run one control period.

@@ -52,6 +52,9 @@ class Env(Protocol):
     def reset(self, seed: int, task: str | None = None) -> None:
         """Start an episode. The seed decides the scene, the wording and, unless given, the task."""
 
+    def state(self) -> Floats:
+        """(S,) the measured state, as `observe` has it; nothing is drawn for it."""
+
     def observe(self) -> Observation:
         """Render all cameras and read the state; `stamp_ns` is simulation time."""
 

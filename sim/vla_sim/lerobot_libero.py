@@ -74,11 +74,11 @@ class InLeRobot(nn.Module):
     def select_action(self, batch: dict[str, Any]) -> Tensor:
         """(1, 7) the next action, in LeRobot's units of -1 to 1, for a batch of one as LeRobot prepares it."""
         spec = self._pipeline.spec
-        now_ns = self._steps * spec.dt_ns
+        now_ns, state = self._steps * spec.dt_ns, self._state(batch["observation.robot_state"])
         if self._steps % self._n == 0:
             seen = Observation(
                 {c.name: _image(batch, c.name, c.crop) for c in spec.cameras},
-                self._state(batch["observation.robot_state"]),
+                state,
                 batch["task"][0],
                 now_ns,
             )
@@ -87,7 +87,7 @@ class InLeRobot(nn.Module):
                 self._schedule.clear("refused")
             else:
                 self._schedule.accept(chunk)
-        command = self._safety.check(self._schedule.command(now_ns), now_ns)
+        command = self._safety.check(self._schedule.command(now_ns), now_ns, state)
         action = command.action if command.mode is Mode.TRACK else np.zeros(7, np.float32)
         self._steps += 1
         self._grip = float(np.clip(self._grip + _GRIP_PER_STEP * np.sign(action[6]), -1.0, 1.0))

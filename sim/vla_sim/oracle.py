@@ -29,7 +29,7 @@ def try_candidate(env: Env, spec: Spec, actions: Floats, n_action_steps: int) ->
     schedule.accept(ActionChunk(actions, env.steps * spec.dt_ns, spec.dt_ns))
     for _ in range(n_action_steps):
         now_ns = env.steps * spec.dt_ns
-        env.step(safety.check(schedule.command(now_ns), now_ns))
+        env.step(safety.check(schedule.command(now_ns), now_ns, env.state()))
         if env.done:
             break
     goes_on = not env.done or env.failure == "timeout"

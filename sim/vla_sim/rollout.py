@@ -1,8 +1,7 @@
 """Closed loop in simulation: many episodes at once through the one pipeline, each on its own clock.
 
 observe -> `Pipeline.decide_batch` -> `ChunkSchedule` -> `SafetyFilter` -> `Env.step`: what runs on a robot, batched
-over environments. One thing is not: between observations nothing is measured here, so the two checks of the filter that
-need a measured state (the workspace of deltas, a broken sensor) act in `vla_ros` alone.
+over environments.
 
 An episode's noise comes from its seed alone, so two arms run on the same seeds are paired, whatever they are batched
 with.
@@ -29,6 +28,8 @@ _NOISE_STREAM = 7
 Meanwhile = Literal["hold", "continue"]
 REFUSED = "refused"
 """Failure of an episode whose instruction the policy would not take."""
+SAFETY_STOP = "safety_stop"
+"""Failure of an episode in which the safety filter latched STOP: on a robot it ends with a person."""
 
 
 @dataclass(frozen=True)
@@ -87,8 +88,15 @@ class _Episode:
 
     @property
     def over(self) -> bool:
-        """It is done, or the policy does not take it on."""
-        return self.refused or self.env.done
+        """It is done, or will not go on: the policy does not take it on, or safety has stopped it."""
+        return self.refused or self.env.done or bool(self.safety.stopped)
+
+    @property
+    def failure(self) -> str:
+        """Why it failed; "" when it succeeded."""
+        if self.refused:
+            return REFUSED
+        return self.env.failure if self.env.done else SAFETY_STOP
 
 
 def run_episodes(
@@ -232,10 +240,10 @@ def _execute(
         if on_step is not None:
             on_step(episode.index, env)
         now_ns = env.steps * dt_ns
-        command = episode.safety.check(schedule.command(now_ns), now_ns)
+        command = episode.safety.check(schedule.command(now_ns), now_ns, env.state())
         episode.motion.add(command)
         env.step(command)
-        if env.done:
+        if episode.over:
             return
 
 
@@ -248,7 +256,7 @@ def _row(episode: _Episode) -> EpisodeRow:
         skill=env.skill,
         instruction=env.instruction,
         success=env.success,
-        failure=REFUSED if episode.refused else env.failure,
+        failure=episode.failure,
         steps=env.steps,
         decisions=episode.decisions,
         holds=episode.holds,

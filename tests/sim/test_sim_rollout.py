@@ -15,7 +15,7 @@ from vla.pipeline import FirstCandidate, Pipeline
 from vla.spec import Spec
 from vla.types import Decision, Floats, Observation, Verdict
 from vla_sim.env import Env
-from vla_sim.rollout import REFUSED, EpisodeRow, Meanwhile, run_episodes
+from vla_sim.rollout import REFUSED, SAFETY_STOP, EpisodeRow, Meanwhile, run_episodes
 from vla_sim.suites.tabletop import TabletopSuite
 from vla_sim.video import Recorder, save_video
 
@@ -77,6 +77,44 @@ def test_an_episode_does_not_depend_on_what_it_is_batched_with() -> None:
         return [(row.seed, row.steps, row.success) for row in rows]
 
     assert run([80, 81, 82, 83], 4) == run([83, 81, 82, 80], 1)[::-1][:1] + run([81, 82, 83], 2)
+
+
+class LowCeiling(TabletopSuite):
+    """The same table, with a workspace that ends little above where the arm starts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        ceiling = [replace(d, high=0.25) if d.name == "tool_z" else d for d in self.spec.state]
+        self.spec = replace(self.spec, state=tuple(ceiling))
+
+
+class Upward:
+    """Rises, whatever it sees."""
+
+    def __init__(self, spec: Spec) -> None:
+        self.spec = replace(spec, chunk_size=1)
+
+    def encode(self, observations: Sequence[Observation]) -> int:
+        return len(observations)
+
+    def propose(self, memory: int, noise: Floats) -> tuple[Floats, None]:
+        up = np.zeros_like(noise)
+        up[..., 2] = self.spec.action_high[2]
+        return up, None
+
+
+def test_the_measured_workspace_bounds_a_simulated_arm_too_and_a_stop_ends_the_episode() -> None:
+    suite, heights = LowCeiling(), list[float]()
+    rows = run_episodes(
+        Pipeline(Upward(suite.spec), FirstCandidate()),
+        suite,
+        [60, 61],
+        n_action_steps=1,
+        on_step=lambda index, env: heights.append(float(env.state()[2])),
+    )
+    assert [(row.success, row.failure) for row in rows] == [(False, SAFETY_STOP)] * 2
+    assert max(row.steps for row in rows) < 60, "a stopped robot waits for a person, not for the time to be up"
+    assert min(heights) < max(heights) <= 0.25 + 0.01, "it rose, as far as it may"
 
 
 def test_a_refusal_holds_for_as_long_as_a_chunk_would_run() -> None:

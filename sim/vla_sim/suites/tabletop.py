@@ -170,12 +170,15 @@ class TabletopEnv:
         self._episode = _Episode(goal, instruction, start, target, joints, OPEN_WIDTH_M, progress)
         self._view = self._look()
 
+    def state(self) -> Floats:
+        """(8,) where the tool is, how far it has yet to go, the opening of the fingers, measured and commanded [m]."""
+        view = self._view
+        return np.array([*view.tool, *(view.target - view.tool), view.width, view.target_width], np.float32)
+
     def observe(self) -> Observation:
         """Both cameras and the state."""
-        view = self._view
-        state = np.array([*view.tool, *(view.target - view.tool), view.width, view.target_width], np.float32)
         images = {c.name: self.render(c.name, c.height, c.width) for c in self.spec.cameras}
-        return Observation(images, state, self.instruction, self.steps * self.spec.dt_ns)
+        return Observation(images, self.state(), self.instruction, self.steps * self.spec.dt_ns)
 
     def step(self, command: Command) -> None:
         """Run one control period.
