@@ -122,13 +122,15 @@ def write(out: Path, runs: list[Path], title: str, summary: Mapping[str, Any] | 
     except ImportError as error:
         raise Missing("a report needs jinja2 and matplotlib: uv pip install 'vla-stack[train]'") from error
     found = [run for run in runs if any((run / name).exists() for name in EVIDENCE)]
-    if not found:
-        raise BadConfig(f"nothing to report in {', '.join(map(str, runs)) or 'no folder'}: no {', '.join(EVIDENCE)}")
     names = dict(zip(found, _short_names(found), strict=True))
     arms = list(_arms(names))
     skills = sorted({skill for arm in arms for skill in arm.rates if skill != ALL})
     curves = {name: curve for run, name in names.items() if (curve := _oracle_error(run / "oracle_error.json"))}
     logs = {name: log for run, name in names.items() if (log := _log(run / "log.jsonl"))}
+    clips = [clip for run, name in names.items() for clip in _clips(run, name, {arm.name: arm for arm in arms})]
+    sources = [(name, _source(run)) for run, name in names.items() if (run / "run.json").exists()]
+    if not (arms or curves or logs or clips or sources):
+        raise BadConfig(f"nothing to report in {', '.join(map(str, runs)) or 'no folder'}: no {', '.join(EVIDENCE)}")
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -148,11 +150,11 @@ def write(out: Path, runs: list[Path], title: str, summary: Mapping[str, Any] | 
         digits=DIGITS,
         learning=report_plots.learning_curves(logs) if logs else "",
         oracle=report_plots.oracle_errors(curves) if curves else "",
-        clips=[clip for run, name in names.items() for clip in _clips(run, name, {arm.name: arm for arm in arms})],
+        clips=clips,
         phases=_by_frequency(arm.phases for arm in arms),
         reasons=_by_frequency(arm.failures for arm in arms),
         failed=[failure for arm in arms for failure in _failed(arm)],
-        sources=[(name, _source(run)) for run, name in names.items() if (run / "run.json").exists()],
+        sources=sources,
         revision=revision(),
         written=datetime.now(UTC).strftime("%d %B %Y, %H:%M UTC"),
     )

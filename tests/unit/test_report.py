@@ -138,6 +138,8 @@ def test_nothing_to_report_says_so(tmp_path: Path) -> None:
     with pytest.raises(BadConfig, match="nothing to report"):
         report.write(tmp_path / "report.html", [tmp_path], "t")
     assert cli.main(["report", str(tmp_path / "nothing")]) == 2
+    (tmp_path / "dataset" / "videos" / "chunk-000").mkdir(parents=True)  # as a LeRobotDataset has it
+    assert cli.main(["report", str(tmp_path / "dataset"), "--out", str(tmp_path / "page.html")]) == 2
 
 
 @pytest.mark.parametrize(
