@@ -1,4 +1,4 @@
-# make demo   from a fresh clone to a verified policy moving a simulated robot through ROS 2; about 12 minutes
+# make demo   from a fresh clone to a verified policy moving a simulated robot through ROS 2; about 9 minutes
 # make test   lint, types, import contracts and all tests
 # make lint   the first three of them
 # make lock   resolve pyproject.toml's dependencies again into requirements.lock

@@ -1,4 +1,4 @@
-"""ros2 launch launch/sim.launch.py bundle:=bundles/demo: the simulated robot, a policy and the safety node."""
+"""ros2 launch launch/sim.launch.py bundle:=runs/demo/bundle: the simulated robot, a policy and the safety node."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ Importing `vla` loads neither torch nor MuJoCo; a policy is opened by name:
 
     import vla
     pipeline = vla.open_pipeline("runs/demo/policy", verifier="privileged_advantage", n_candidates=16)
-    decision = pipeline.decide(observation)
+    decision = pipeline.decide(observation, numpy.random.default_rng(0))
 """
 
 from vla.errors import VlaError

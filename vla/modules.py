@@ -85,6 +85,9 @@ class Head(nn.Module, ABC):
 class Verifier(nn.Module, ABC):
     """Scores candidates. Constructed as `Verifier(config, spec, policy)`; `policy` is the one it will judge."""
 
+    n_action_steps: int | None = None
+    """It judges this many first actions of a chunk; None: all of them. More are never executed on its word."""
+
     @abstractmethod
     def score(self, batch: Batch, memory: Memory, actions: Tensor) -> Scores:
         """Judge chunks (B, N, H, A); `batch.state` and `actions` in physical units."""

@@ -1,6 +1,6 @@
 """The spine: the only path from pixels to a chosen action chunk. No threads, no ROS, no I/O.
 
-Simulation, the deployed runtime, the ROS node and replay all call `Pipeline.decide`. A policy and a verifier are
+Simulation, the deployed runtime and the ROS node all call `Pipeline.decide`. A policy and a verifier are
 anything that satisfies the two protocols below: torch modules, ONNX sessions, another framework's policy.
 """
 
@@ -24,6 +24,11 @@ MAX_CANDIDATES = 4096
 """Many more than help; a slip of the keyboard beyond it would take all memory."""
 
 
+def how_many(candidates: int | None, verifier: str | None) -> int:
+    """The number of candidates asked for; where none is, as many as a verifier is worth having for."""
+    return candidates if candidates is not None else 1 if verifier is None else 16
+
+
 class Policy(Protocol):
     """Proposes action chunks. `Memory` is whatever `encode` returns: opaque, shared by all N candidates."""
 
@@ -42,7 +47,10 @@ class Policy(Protocol):
 
 
 class Verifier(Protocol):
-    """Judges the candidates; may refuse them all."""
+    """Judges the candidates; may refuse them all.
+
+    One that judges only the first n actions of a chunk says so in an attribute `n_action_steps`.
+    """
 
     def verify(self, observations: Sequence[Observation], memory: Any, actions: Floats) -> list[Verdict]:
         """One verdict an observation, for actions (B, N, H, A) [physical units]."""
@@ -80,6 +88,17 @@ class Pipeline:
     def spec(self) -> Spec:
         """The policy's contract."""
         return self.policy.spec
+
+    def require_steps(self, n_action_steps: int) -> None:
+        """Raises BadConfig where a chunk has not so many actions, or the verifier does not judge so many."""
+        judged: int | None = getattr(self.verifier, "n_action_steps", None)
+        if not 1 <= n_action_steps <= (self.spec.chunk_size or 0):
+            raise BadConfig(f"n_action_steps must be within 1 and the chunk's {self.spec.chunk_size}: {n_action_steps}")
+        if judged is not None and n_action_steps > judged:
+            raise BadConfig(
+                f"the verifier judges the first {judged} actions of a chunk: executing {n_action_steps} would move the "
+                f"robot unverified. Execute {judged} or fewer (--n-action-steps), or fit it again"
+            )
 
     def noise(self, rng: np.random.Generator) -> Floats:
         """(N, H, A) noise for one decision."""

@@ -139,6 +139,7 @@ class TorchVerifier:
 
     def __init__(self, module: Verifier) -> None:
         self.module = module.eval()
+        self.n_action_steps = module.n_action_steps
 
     @torch.inference_mode()
     def verify(

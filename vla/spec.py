@@ -40,6 +40,7 @@ class Dim:
     """The frame it is expressed in, or the joint it belongs to; "gripper" for the gripper's opening."""
     low: float
     high: float
+    """Limits [unit], both included. Safety holds an action to them, and what an action `moves` to the state's."""
     max_rate: float | None = None
     """Largest change per second [unit/s] that safety lets through; None where low and high bound the move."""
     moves: str | None = None
@@ -60,11 +61,11 @@ class Drift:
     """How far the live robot may be from the one that was trained on before a person is told, or nothing runs."""
 
     warn_m: float = 0.007
-    """A camera's position, or the tool's, for joints that drifted."""
     refuse_m: float = 0.02
+    """A camera's position, or the tool's, for joints that drifted [m]."""
     warn_rad: float = 0.018
     refuse_rad: float = 0.035
-    """A camera's orientation, or any joint."""
+    """A camera's orientation, or any joint [rad]."""
 
 
 @dataclass(frozen=True)
@@ -96,12 +97,19 @@ class Spec:
     """Everything two parts must agree on before one acts on the other's numbers."""
 
     robot: str
+    """Arm and controller, e.g. "panda_osc_pose"; two parts that name another are not for each other."""
     state: tuple[Dim, ...]
+    """What is measured, S dimensions in this order."""
     action: tuple[Dim, ...]
+    """What is commanded, A dimensions in this order."""
     rotation: Rotation
+    """How turns among the dimensions are written; "none" where there are none."""
     gripper: Gripper
+    """What its action means: an opening [m], or a number that above 0 opens or closes; "none" without a gripper."""
     cameras: tuple[Camera, ...]
+    """In this order."""
     control_rate_hz: float
+    """Actions a second; the action of a chunk's step i is due i periods after its observation."""
     chunk_size: int | None = None
     """H. None before a policy has chosen one (robot, dataset)."""
     normalisation: Normalisation | None = None

@@ -88,7 +88,8 @@ class Command:
     """One action for the robot. Only a command that passed `vla.safety` reaches a motor."""
 
     action: Floats
-    """(A,), physical units. Zero motion unless mode is TRACK."""
+    """(A,), physical units, for TRACK alone. Under HOLD and STOP a receiver must not execute it: in an absolute
+    dimension it may hold a 0, which is a place."""
     stamp_ns: int
     valid_until_ns: int
     """After this moment the receiver must HOLD."""

@@ -15,9 +15,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from vla.errors import BadCalibration
-from vla_calibration.board import Board
-from vla_calibration.camera import CameraModel
-from vla_calibration.geometry import Doubles, inverse
+from vla_calibration.geometry import Doubles
 from vla_calibration.hand_eye import require_consistent, require_motion, require_scale
 from vla_calibration.kinematics import Chain
 from vla_calibration.rig import Fit, Noise, Rig, Setup, Unknown, View, fit
@@ -112,16 +110,6 @@ def calibrate_joint_offsets(
         found.dof,
         found.rms_px,
     )
-
-
-def rough_rig(
-    views: Sequence[View], chain: Chain, board: Board, camera: CameraModel, setup: Setup, mount_from_camera: Doubles
-) -> Rig:
-    """A rig to start from when only the camera's place is roughly known: the board's follows from the first view."""
-    hand = chain.forward(_joints_of(views[0], chain))[0]
-    across = inverse(hand) if setup == "eye_in_hand" else hand
-    far = inverse(across) @ mount_from_camera @ board.pose(views[0].detection, camera)
-    return Rig(setup, board, camera, mount_from_camera, far, np.zeros(len(chain.joints)), np.zeros((len(views), 6)))
 
 
 def _require_spread(views: Sequence[View], chain: Chain, joints: Sequence[int]) -> None:

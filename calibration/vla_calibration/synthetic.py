@@ -5,7 +5,6 @@ The benchmark's hundreds of trials and the tests run on these; whole rendered im
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -122,9 +121,3 @@ def errors(found: Doubles, truth: Doubles) -> tuple[float, float]:
     step = inverse(truth) @ found
     turn = Rotation.from_matrix(step[:3, :3]).magnitude()
     return 1e3 * float(np.linalg.norm(step[:3, 3])), float(np.rad2deg(turn))
-
-
-def medians(pairs: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """Median millimetres and median degrees."""
-    mm, deg = np.median(np.array(pairs), 0)
-    return float(mm), float(deg)

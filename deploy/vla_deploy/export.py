@@ -50,10 +50,10 @@ def export(
 
 def _steps(judge: Verifier | None, asked: int | None, chunk_size: int) -> int:
     """How many actions of a chunk to execute: what a verifier judged in training is what must be executed."""
-    fitted = getattr(getattr(judge, "config", None), "n_action_steps", None)
+    fitted = None if judge is None else judge.n_action_steps
     if asked is not None and fitted is not None and asked != fitted:
         raise BadConfig(f"the verifier was fitted for {fitted} executed actions of a chunk, not {asked}; fit it again")
-    steps: int = asked if asked is not None else fitted or min(N_ACTION_STEPS, chunk_size)
+    steps = asked if asked is not None else fitted or min(N_ACTION_STEPS, chunk_size)
     if not 1 <= steps <= chunk_size:
         raise BadConfig(f"n_action_steps must be between 1 and the policy's chunk_size {chunk_size}, got {steps}")
     return steps

@@ -1,6 +1,6 @@
 """A bundle as a policy on the spine. numpy and an engine; torch is never imported.
 
-pipeline = vla.open_pipeline("bundles/demo", verifier="privileged_advantage", n_candidates=16)
+pipeline = vla.open_pipeline("runs/demo/bundle", verifier="privileged_advantage", n_candidates=16)
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class BundlePolicy:
                 f"bundle {self.bundle.folder} has verifier {self.bundle.manifest.verifier!r}, not {name!r}; "
                 f"export it with `vla export --verifier {name}`"
             )
-        return BundleVerifier(self._graphs["verify"])
+        return BundleVerifier(self._graphs["verify"], self.bundle.manifest.n_action_steps)
 
     def _warm_up(self) -> None:
         """One decision of the usual size: the first of a shape is several times slower than the rest."""
@@ -84,8 +84,8 @@ class BundlePolicy:
 class BundleVerifier:
     """The pipeline's Verifier over verify.onnx."""
 
-    def __init__(self, graph: Engine) -> None:
-        self._graph = graph
+    def __init__(self, graph: Engine, n_action_steps: int) -> None:
+        self._graph, self.n_action_steps = graph, n_action_steps
 
     def verify(self, observations: Sequence[Observation], memory: Encoded, actions: Floats) -> list[Verdict]:
         """Highest score wins; scores that are not finite refuse."""

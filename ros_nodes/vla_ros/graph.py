@@ -55,7 +55,7 @@ def launch_description(nodes: Sequence[NodeSpec], params_file: Path, use_sim_tim
     from launch import LaunchDescription
 
     arguments = {
-        "bundle": ("bundles/demo", "folder of the bundle"),
+        "bundle": ("runs/demo/bundle", "folder of the bundle"),
         "params_file": (str(params_file), "parameters of the nodes"),
         "use_sim_time": (str(use_sim_time).lower(), "take the time from /clock"),
         "autostart": ("true", "configure and activate the policy, and begin episodes in simulation, at once"),

@@ -38,7 +38,7 @@ class PolicyNodeConfig:
     """Which policy, and how it is asked."""
 
     policy: str = ""
-    """A bundle folder (bundles/demo); also a checkpoint folder, or scheme:path."""
+    """A bundle folder (runs/demo/bundle); also a checkpoint folder, or scheme:path."""
     verifier: str = ""
     """Verifier that chooses among the candidates; "" takes the first."""
     candidates: int = 1
@@ -89,8 +89,7 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]
         config = self._config
         try:
             pipeline = open_pipeline(config.policy, config.verifier or None, config.candidates, config.noise_scale)
-            if not 1 <= config.n_action_steps <= (pipeline.spec.chunk_size or 0):
-                raise BadConfig(f"n_action_steps {config.n_action_steps} is not within {pipeline.spec.chunk_size}")
+            pipeline.require_steps(config.n_action_steps)
         except VlaError as error:
             return self._refuse(str(error))
         except Exception as error:  # rclpy would swallow it

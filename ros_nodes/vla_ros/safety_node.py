@@ -39,7 +39,7 @@ class SafetyNodeConfig:
     """What the node needs to know beside `vla.safety.SafetyConfig`."""
 
     spec: str = ""
-    """The policy's spec.json, e.g. bundles/demo/spec.json."""
+    """The policy's spec.json, e.g. runs/demo/bundle/spec.json."""
     n_action_steps: int = 4
     """Actions of a chunk that are executed; then HOLD until the next chunk."""
     max_age_s: float = 1.0

@@ -34,7 +34,7 @@ class SessionConfig:
     """What runs, and how long."""
 
     policy: str
-    """A bundle folder (bundles/demo); also a checkpoint folder, zoo:NAME, or scheme:folder. It must hold spec.json."""
+    """A folder that holds a spec.json: a bundle (runs/demo/bundle) or a checkpoint; also zoo:NAME, or scheme:folder."""
     suite: str = "tabletop"
     """Suite of simulated tasks."""
     verifier: str | None = None

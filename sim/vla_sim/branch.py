@@ -18,7 +18,7 @@ import numpy as np
 from vla import registry
 from vla.data.rollouts import Rollouts
 from vla.errors import BadConfig
-from vla.pipeline import FirstCandidate, Pipeline, open_pipeline
+from vla.pipeline import Pipeline, open_pipeline
 from vla.types import Command, Decision, Floats, Mode
 from vla_sim.collect import drive
 from vla_sim.env import Env, Suite
@@ -124,8 +124,7 @@ class _Trace:
 
 def _brancher(config: BranchConfig) -> Callable[[tuple[int, ...]], Rollouts]:
     suite: Suite = registry.suite(config.suite)()
-    opened = open_pipeline(config.policy, n_candidates=config.n_candidates)
-    pipeline = Pipeline(opened.policy, FirstCandidate(), config.n_candidates, config.noise_scale)
+    pipeline = open_pipeline(config.policy, None, config.n_candidates, config.noise_scale)
     return lambda seeds: _roll_out(config, suite, pipeline, seeds)
 
 

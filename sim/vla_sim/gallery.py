@@ -34,7 +34,7 @@ class Gallery:
         moments = [*self._moments.pop(index, []), env.snapshot()]
         if env.success:
             return
-        phase = (env.progress.phase if isinstance(env, HasProgress) else "") or env.failure
+        phase = (env.progress.phase if isinstance(env, HasProgress) else "") or env.failure or "ended"
         self._folder.mkdir(parents=True, exist_ok=True)
         if len(list(self._folder.glob(f"{phase}_*.jpg"))) >= self._most:
             return

@@ -142,11 +142,13 @@ def run_episodes(
 
     Raises:
         SpecMismatch: policy and suite disagree; no step was made.
-        BadConfig: n_action_steps is not within the chunk, or the chunk is over before the policy has thought.
+        BadConfig: n_action_steps is not within the chunk, or more than the verifier judges; or the chunk is over
+            before the policy has thought.
         UnknownInstruction: the policy does not know the suite's words, and `may_refuse` is False.
     """
     require_match(pipeline.spec, suite.spec, "the policy", f"suite {suite.name!r}")
     timing = _Timing(n_action_steps, delay, meanwhile)
+    pipeline.require_steps(n_action_steps)
     longest = _executable(pipeline.spec.chunk_size or 0, timing)
     rows: dict[int, EpisodeRow] = {}
     todo = iter(enumerate(seeds))
@@ -185,8 +187,6 @@ def run_episodes(
 def _executable(chunk_size: int, timing: _Timing) -> int:
     """How many actions of a chunk may be executed. Raises BadConfig when there are not enough."""
     n, delay = timing.n_action_steps, timing.delay
-    if not 1 <= n <= chunk_size:
-        raise BadConfig(f"n_action_steps must be within 1 and the chunk's {chunk_size}: {n}")
     if delay < 0:
         raise BadConfig(f"delay must not be negative: {delay}")
     if timing.meanwhile == "hold":

@@ -126,6 +126,14 @@ def test_the_defaults_travel_with_the_bundle(bundle: Path) -> None:
         assert part in opened.card
 
 
+def test_what_the_verifier_judges_travels_with_the_bundle(bundle: Path, checkpoint: Path) -> None:
+    for place in (checkpoint, bundle):
+        pipeline = vla.open_pipeline(str(place), "privileged_advantage", 5)
+        pipeline.require_steps(2)
+        with pytest.raises(BadConfig, match="judges the first 2 actions"):
+            pipeline.require_steps(3)
+
+
 def test_graphs_take_only_what_they_read(bundle: Path) -> None:
     inputs = {p.stem: {i.name for i in onnx.load(p).graph.input} for p in bundle.glob("*.onnx")}
     observed = {"image_agent", "image_wrist", "state", "tokens"}

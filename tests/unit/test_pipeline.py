@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from vla.errors import BadConfig, BadObservation
-from vla.pipeline import FirstCandidate, Pipeline
+from vla.pipeline import FirstCandidate, Pipeline, how_many
 from vla.spec import Camera, Dim, Spec
 from vla.types import Floats, Observation, Verdict
 
@@ -192,3 +192,24 @@ def test_an_observation_of_other_types_is_refused(name: str, value: Any) -> None
 def test_settings_that_cannot_be_are_refused(n_candidates: Any, noise_scale: float) -> None:
     with pytest.raises(BadConfig, match=r"n_candidates|noise_scale"):
         Pipeline(Toy(), FirstCandidate(), n_candidates, noise_scale)
+
+
+class Farsighted(Furthest):
+    """Judges the first two actions of a chunk."""
+
+    n_action_steps = 2
+
+
+@pytest.mark.parametrize(("verifier", "most"), [(FirstCandidate(), 3), (Furthest(), 3), (Farsighted(), 2)])
+def test_no_action_is_executed_that_the_verifier_did_not_judge(verifier: Any, most: int) -> None:
+    pipeline = Pipeline(Toy(), verifier)
+    for n in range(1, most + 1):
+        pipeline.require_steps(n)
+    for n in (0, most + 1):
+        with pytest.raises(BadConfig, match="judges the first 2" if n == 3 else "n_action_steps must be within"):
+            pipeline.require_steps(n)
+
+
+def test_a_verifier_is_given_something_to_choose_from_unless_told_otherwise() -> None:
+    asked = [(None, None), (None, "vgps"), (3, None), (1, "vgps"), (0, "vgps")]
+    assert [how_many(*pair) for pair in asked] == [1, 16, 3, 1, 0], "0 is refused by the pipeline, not replaced"

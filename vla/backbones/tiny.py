@@ -1,6 +1,6 @@
 """A small encoder to train from scratch in minutes on a CPU: where the thing the sentence names is, in each image.
 
-Claims: about 1.2M parameters; learns a language-conditioned tabletop from some hundred demonstrations.
+Claims: about a million parameters with the flow head; learns a tabletop of several tasks in minutes.
 Paper: FiLM (arXiv 1709.07871), spatial softmax (arXiv 1504.00702).
 Implemented: a camera's image goes through strided convolutions that the sentence modulates (FiLM), then keypoints by
     spatial softmax; keypoints, state and sentence meet in an MLP; the memory is one token.

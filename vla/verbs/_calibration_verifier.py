@@ -24,6 +24,7 @@ class ScaleConfig:
     verifier: str
     suite: str
     candidates: int
+    noise_scale: float
     seed: int
     """Of the first episode."""
 
@@ -63,6 +64,7 @@ def calibrate(config: ScaleConfig, episodes: int, out: Path) -> dict[str, Any]:
         "episodes_fitted": int(fitted.sum()),
         "episodes_held_out": int(held.sum()),
         "candidates": config.candidates,
+        "noise_scale": config.noise_scale,
         "seed": config.seed,
     }
     checkpoint.save_scale(policy, name, saved)
@@ -77,9 +79,8 @@ def _rollouts(config: ScaleConfig, episodes: int, out: Path) -> Run:
     from vla.types import Decision
     from vla_sim.rollout import run_episodes
 
-    pipeline = open_pipeline(config.policy, config.verifier, config.candidates)
-    judged = getattr(pipeline.verifier, "module", None)
-    steps = getattr(getattr(judged, "config", None), "n_action_steps", 4)
+    pipeline = open_pipeline(config.policy, config.verifier, config.candidates, config.noise_scale)
+    steps = getattr(pipeline.verifier, "n_action_steps", None) or min(4, pipeline.spec.chunk_size or 4)
     run = Run.create(out, "calibration", config, resume=True)
     done = {row["seed"] for row in run.rows()}
     todo = [seed for seed in range(config.seed, config.seed + episodes) if seed not in done]

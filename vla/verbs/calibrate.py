@@ -87,6 +87,8 @@ class Args:
     """Verifier whose scores are calibrated."""
     candidates: int = 16
     """Action chunks it chooses among."""
+    noise_scale: float = 1.0
+    """Standard deviation of their noise."""
     episodes: int = 400
     """Rollouts for it; every other one is held out."""
     suite: str = "tabletop"
@@ -325,7 +327,7 @@ def _verifier(args: Args) -> int:
     if args.policy is None:
         raise BadConfig("verifier needs --policy: the checkpoint folder that it was fitted for")
     out = Path(args.policy) / "verifiers" / f"{args.verifier}_scale"
-    config = ScaleConfig(args.policy, args.verifier, args.suite, args.candidates, SEED + args.seed)
+    config = ScaleConfig(args.policy, args.verifier, args.suite, args.candidates, args.noise_scale, SEED + args.seed)
     for name, value in calibrate(config, args.episodes, out).items():
         print(f"{name:>18}  {value:.4g}" if isinstance(value, float) else f"{name:>18}  {value}")
     print(f"plot: {out / 'reliability.png'}; a bundle exported from now on has p_success")

@@ -26,8 +26,8 @@ class Args:
     """First seed; far from those demonstrations are collected with."""
     verifier: str | None = None
     """Verifier that chooses among the candidates; without one the first is taken."""
-    candidates: int = 1
-    """Action chunks sampled for each observation."""
+    candidates: int | None = None
+    """Action chunks sampled for each observation; None is 16 with a verifier, 1 without."""
     noise_scale: float = 1.0
     """Standard deviation of the sampling noise; 0 makes the policy deterministic."""
     n_action_steps: int = 4
@@ -62,6 +62,7 @@ def main(args: Args) -> int:
     """Evaluate and print one line a skill."""
     from vla.comparison import MEASURES, compare, intention, mean_of_successes, rates
     from vla.errors import UnknownInstruction
+    from vla.pipeline import how_many
     from vla.runs import Run
     from vla.verbs._stages import evaluate
     from vla_sim.evaluate import EvalConfig, film
@@ -73,7 +74,7 @@ def main(args: Args) -> int:
         episodes=args.episodes,
         seed=args.seed,
         verifier=args.verifier,
-        n_candidates=args.candidates,
+        n_candidates=how_many(args.candidates, args.verifier),
         noise_scale=args.noise_scale,
         n_action_steps=args.n_action_steps,
         swap_instruction=args.swap_instruction,

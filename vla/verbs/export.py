@@ -15,11 +15,11 @@ class Args:
     policy: str
     """Checkpoint folder, e.g. runs/demo/policy, or zoo:NAME."""
     out: Path
-    """Bundle folder to write, e.g. bundles/demo; an older bundle there is replaced."""
+    """Bundle folder to write, e.g. runs/demo/bundle; an older bundle there is replaced."""
     verifier: str | None = None
     """Verifier to export with it; `vla fit-verifier` fits one."""
     n_candidates: int = 16
-    """Candidates to sample for each decision, unless the user of the bundle asks for another number."""
+    """Candidates that the bundle's card recommends, and its measured cost and first decision are of."""
     n_action_steps: int | None = None
     """Actions of a chunk to execute; by default what the verifier was fitted for."""
     json: bool = False

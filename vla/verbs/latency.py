@@ -33,8 +33,10 @@ class Args:
     """First seed."""
     verifier: str | None = None
     """Verifier that chooses among the candidates; without one the first is taken."""
-    candidates: int = 1
-    """Action chunks sampled for each observation."""
+    candidates: int | None = None
+    """Action chunks sampled for each observation; None is 16 with a verifier, 1 without."""
+    noise_scale: float = 1.0
+    """Standard deviation of the sampling noise; 0 makes the policy deterministic."""
     n_action_steps: int = 4
     """Actions of a chunk that are executed before the next decision."""
     workers: int = 2
@@ -82,6 +84,7 @@ def main(args: Args) -> int:
 
 
 def _run(args: Args, rate: float) -> Any:
+    from vla.pipeline import how_many
     from vla.verbs._stages import evaluate
     from vla_sim.evaluate import EvalConfig
 
@@ -91,7 +94,8 @@ def _run(args: Args, rate: float) -> Any:
         episodes=args.episodes,
         seed=args.seed,
         verifier=args.verifier,
-        n_candidates=args.candidates,
+        n_candidates=how_many(args.candidates, args.verifier),
+        noise_scale=args.noise_scale,
         n_action_steps=args.n_action_steps,
         latency_ms=args.latency_ms,
         control_rate_hz=rate,

@@ -19,8 +19,8 @@ class Args:
     """Episodes to run."""
     verifier: str | None = None
     """Verifier that chooses among the candidates; without one the first is taken."""
-    candidates: int = 1
-    """Action chunks sampled for each observation."""
+    candidates: int | None = None
+    """Action chunks sampled for each observation; None is 16 with a verifier, 1 without."""
     noise_scale: float = 1.0
     """Standard deviation of the candidates' noise."""
     n_action_steps: int = 4
@@ -35,7 +35,7 @@ def main(args: Args) -> int:
     """Run, one line an episode."""
     from vla import registry
     from vla.errors import BadConfig
-    from vla.pipeline import open_pipeline
+    from vla.pipeline import how_many, open_pipeline
     from vla.types import Decision
     from vla_sim.env import Env
     from vla_sim.rollout import run_episodes
@@ -46,7 +46,7 @@ def main(args: Args) -> int:
 
     if args.episodes < 1 or args.seed < 0:
         raise BadConfig(f"episodes must be at least 1 and seed not negative, got {args.episodes} and {args.seed}")
-    pipeline = open_pipeline(args.policy, args.verifier, args.candidates, args.noise_scale)
+    pipeline = open_pipeline(args.policy, args.verifier, how_many(args.candidates, args.verifier), args.noise_scale)
     if args.calibration is not None:
         from vla_calibration.drift import require_calibrated
 

@@ -16,15 +16,15 @@ from typing import Any
 @dataclass(frozen=True)
 class Args:
     bundle: str
-    """The bundle folder, e.g. bundles/demo; a checkpoint folder or zoo:NAME does as well."""
+    """The bundle folder, e.g. runs/demo/bundle; a checkpoint folder or zoo:NAME does as well."""
     suite: str = "tabletop"
     """Suite of simulated tasks; `vla list` shows them."""
     episodes: int = 10
     """Episodes to bring to success; twice as many are tried at most."""
     verifier: str | None = None
     """Verifier that chooses among the candidates; without one the first is taken."""
-    candidates: int = 1
-    """Action chunks sampled for each observation."""
+    candidates: int | None = None
+    """Action chunks sampled for each observation; None is 16 with a verifier, 1 without."""
     noise_scale: float = 1.0
     """Standard deviation of the candidates' noise."""
     n_action_steps: int = 4
@@ -43,13 +43,14 @@ class Args:
 
 def main(args: Args) -> int:
     """Run, and print what was measured."""
+    from vla.pipeline import how_many
     from vla_ros.session import SessionConfig, run
 
     config = SessionConfig(
         policy=args.bundle,
         suite=args.suite,
         verifier=args.verifier,
-        candidates=args.candidates,
+        candidates=how_many(args.candidates, args.verifier),
         noise_scale=args.noise_scale,
         n_action_steps=args.n_action_steps,
         rate_scale=args.rate_scale,

@@ -20,8 +20,7 @@ class Scaled(Verifier):
     def __init__(self, verifier: Verifier, scale: Any, where: str) -> None:
         """`scale` is JSON from beside the weights. Raises BadCheckpoint when it is no scale."""
         super().__init__()
-        self.verifier = verifier
-        self.config = getattr(verifier, "config", None)
+        self.verifier, self.n_action_steps = verifier, verifier.n_action_steps
         try:
             self.slope, self.offset = float(scale["slope"]), float(scale["offset"])
             self.bend = None if scale.get("bend") is None else float(scale["bend"])

@@ -67,7 +67,7 @@ class Verifier(VerifierProtocol):
 
     def __init__(self, config: Config, spec: Spec, policy: PolicyNet) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.n_action_steps = config, config.n_action_steps
         self.observer = Observer(spec, policy)
         self.action = ActionFeatures(spec, policy, config.n_action_steps)
         self.q = nn.ModuleList(Judge(self.observer.width, self.action.width, config.hidden) for _ in range(2))

@@ -50,7 +50,7 @@ _SHUFFLE_STREAM = 17
 _NO_PROBES = ("objects_size",)
 """Its objects are meshes."""
 _WORLDS = 12
-"""Compiled scenes kept in a process, each some 300 MB."""
+"""Compiled scenes kept in a process, each some 400 MB, twice that with libero_10's meshes."""
 
 
 class LiberoSuite:

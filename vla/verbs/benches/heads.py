@@ -50,11 +50,13 @@ def _rows(head: str, folder: Path, workers: int) -> list[Metric]:
 
 
 def _decision_ms(opened: Any, candidates: int) -> float:
-    """Median time of an unverified decision in torch."""
+    """Median time of an unverified decision in torch, on one thread."""
     import numpy as np
+    import torch
 
     from vla.pipeline import FirstCandidate, Pipeline
 
+    torch.set_num_threads(1)
     pipeline = Pipeline(opened, FirstCandidate(), candidates)
     observation = opened.spec.fake_observation(opened.net.tokenizer.words[0])
     rng, took = np.random.default_rng(0), []
