@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from vla.errors import BadCheckpoint, BadConfig, SpecMismatch, UnknownName
 from vla.modules import Verifier
 from vla.normalise import Statistics
 from vla.policy import PolicyConfig, PolicyNet
-from vla.runs import revision, write_json
+from vla.runs import revision, write_bytes, write_json
 from vla.spec import Spec, differences
 from vla.tokenizers.words import WordTokenizer
 from vla.verifiers._scaled import Scaled
@@ -133,22 +132,9 @@ def load_verifiers(folder: Path, net: PolicyNet) -> dict[str, Verifier]:
 
 
 def save_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
-    """Write safetensors atomically.
-
-    Raises:
-        BadCheckpoint: the disk is full or not writable; what was there before is untouched.
-    """
-    part = path.with_name(path.name + ".part")
-    try:
-        # Not save_file: what that writes nobody else on the machine may read, whatever the umask says.
-        with part.open("wb") as file:
-            file.write(to_bytes({k: v.detach().cpu().contiguous() for k, v in tensors.items()}))
-            file.flush()
-            os.fsync(file.fileno())  # else a power cut may leave the name and not the weights
-        part.replace(path)
-    except (OSError, SafetensorError) as error:
-        part.unlink(missing_ok=True)
-        raise BadCheckpoint(f"cannot write {path}: {error}; free some space and resume") from error
+    """Write safetensors, the whole file or none of it. Raises Missing where the disk is full or not writable."""
+    # Not save_file: what that writes nobody else on the machine may read, whatever the umask says.
+    write_bytes(path, to_bytes({k: v.detach().cpu().contiguous() for k, v in tensors.items()}))
 
 
 def load_tensors(path: Path) -> dict[str, torch.Tensor]:

@@ -49,7 +49,7 @@ def main(args: Args) -> int:
     """Run what is not there yet; print a line a rate, and the score."""
     import json
 
-    from vla.comparison import ALL, MEASURES, by_seed, mean_of_successes, rates
+    from vla.comparison import ALL, MEASURES, mean_of_successes, outcomes, rates
     from vla.errors import BadConfig
     from vla.runs import to_plain
     from vla.statistics import frequency_averaged
@@ -61,7 +61,7 @@ def main(args: Args) -> int:
     # The fastest first: where the policy's chunks are too short for the latency, that is where it shows.
     found_at = {rate: _run(args, rate) for rate in sorted(args.rates, reverse=True)}
     runs = {rate: found_at[rate] for rate in args.rates}
-    score = frequency_averaged([[row["success"] for _, row in sorted(by_seed(run).items())] for run in runs.values()])
+    score = frequency_averaged([outcomes(run).tolist() for run in runs.values()])
     found = [
         {
             "control_rate_hz": rate,

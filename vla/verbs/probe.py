@@ -90,9 +90,10 @@ def _run(args: Args, probe: str | None) -> Any:
 
 def _row(probe: str, run: Any, plain: Any) -> dict[str, Any]:
     from vla.comparison import ALL, compare, intention
+    from vla_sim.rollout import REFUSED
 
     found = compare(run, plain)[ALL]
-    refused = sum(row["failure"] == "refused" for row in run.rows())
+    refused = sum(row["failure"] == REFUSED for row in run.rows())
     return {
         "probe": probe,
         "success": found.a,

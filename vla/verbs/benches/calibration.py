@@ -168,6 +168,7 @@ def _against_opencv(run: Callable[..., Rows], trials: Any, setup: str, turning: 
                 len(rows),
                 target="<= 1",
             ),
+            *(Metric(f"{name}, median {what}, {s}", medians[s], sign, len(rows)) for s in solvers),
         ]
     return found
 

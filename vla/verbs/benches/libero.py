@@ -7,7 +7,7 @@ official human demonstrations.
 from __future__ import annotations
 
 from vla import zoo
-from vla.comparison import ALL, rates
+from vla.comparison import ALL, mean_of_successes, rates
 from vla.verbs import _stages
 from vla.verbs.bench import Args, Metric, of_rate
 
@@ -35,4 +35,8 @@ def _rows(suite: str, args: Args) -> list[Metric]:
     config = EvalConfig(policy=f"zoo:{suite}", suite=suite, episodes=episodes, seed=SEED)
     run = _stages.evaluate(suite, config, args.out / "libero" / suite, args.workers)
     target = f">= {TARGETS[suite]}" if suite in TARGETS else None
-    return [of_rate(suite, rates(run)[ALL], target)]
+    found = rates(run)
+    parts = [of_rate(f"{suite}, {skill}", rate) for skill, rate in found.items() if skill != ALL]
+    seconds = mean_of_successes(run, "seconds")
+    time = [] if seconds is None else [Metric(f"{suite}, time to success", seconds, "s", found[ALL].k)]
+    return [of_rate(suite, found[ALL], target), *time, *(parts if len(parts) > 1 else [])]
