@@ -14,11 +14,11 @@ from vla.pipeline import Pipeline
 from vla.safety import SafetyFilter
 from vla.schedule import ChunkSchedule
 from vla.types import Floats, Image, Mode, Observation
-from vla_sim.arm_env import SENSOR_PX
-from vla_sim.osc import DOWN, MOVE_M, TURN_RAD, turn_between
+from vla_sim.arm.env import SENSOR_PX
+from vla_sim.arm.osc import DOWN, MOVE_M, TURN_RAD, turn_between
+from vla_sim.arm.world import quiet
 from vla_sim.panda import Doubles
 from vla_sim.rendering import share_display
-from vla_sim.world import quiet
 
 _CAMERAS = {"agent": "image", "wrist": "image2"}
 _GRIP_PER_STEP = 0.25

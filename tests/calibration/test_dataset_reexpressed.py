@@ -22,8 +22,8 @@ from vla_calibration.drift import pose_of
 from vla_calibration.geometry import Doubles, apply, inverse, moved, transform
 from vla_calibration.reexpress import reexpress_dims
 from vla_calibration.store import Calibration
-from vla_sim.calibration_faults import Faults, FaultySuite, nominal_camera
 from vla_sim.collect import CollectConfig, demonstrate
+from vla_sim.tabletop.faults import Faults, FaultySuite, nominal_camera
 
 TWIST = np.array([0.03, -0.04, 0.02, 0.02, -0.05, 0.04])
 

@@ -247,7 +247,7 @@ def test_a_recording_in_another_base(tmp_path: Path) -> None:
 
 def test_an_image_from_another_place_shows_the_table_where_the_policy_knows_it() -> None:
     from vla_calibration.camera import pinhole
-    from vla_sim.calibration_faults import Faults, FaultySuite, nominal_camera
+    from vla_sim.tabletop.faults import Faults, FaultySuite, nominal_camera
 
     place, fov = nominal_camera()
     now = moved(place, np.array([0.03, -0.04, 0.02, 0.02, -0.05, 0.04]))

@@ -12,8 +12,8 @@ from vla import registry
 from vla.errors import UnknownInstruction, UnknownName
 from vla.tokenizers.words import WordTokenizer
 from vla.types import Command, Mode
-from vla_sim.arm_env import ArmEnv
-from vla_sim.arm_probes import PROBES
+from vla_sim.arm.env import ArmEnv
+from vla_sim.arm.probes import PROBES
 from vla_sim.env import HasProgress, Probed
 from vla_sim.suites.libero import OFFICIAL, LiberoSuite
 from vla_sim.suites.robosuite import Lift, PickPlace, Stack

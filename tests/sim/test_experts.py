@@ -14,9 +14,10 @@ from vla import registry
 from vla.types import Command, Mode
 from vla.verbs.bench import Args
 from vla.verbs.benches import experts as bench
-from vla_sim import experts, wrist
-from vla_sim.arm_env import ArmEnv
+from vla_sim import experts
+from vla_sim.arm.env import ArmEnv
 from vla_sim.experts import Trial, run_expert
+from vla_sim.scripted import wrist
 
 
 @pytest.fixture(scope="module")

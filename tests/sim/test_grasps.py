@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vla_sim import wrist
-from vla_sim.grasps import by_the_rim, facing_down, yaw_of
-from vla_sim.osc import DOWN
+from vla_sim.arm.osc import DOWN
 from vla_sim.panda import Doubles
+from vla_sim.scripted import wrist
+from vla_sim.scripted.grasps import by_the_rim, facing_down, yaw_of
 
 BASE = np.array([-0.6, 0.0, 0.0])
 BOWL = np.array([0.0, 0.0, 0.0])

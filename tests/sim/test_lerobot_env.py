@@ -12,7 +12,7 @@ import pytest
 from vla.errors import UnknownName
 from vla.pipeline import open_pipeline
 from vla.types import Command, Mode
-from vla_sim.arm_env import ArmEnv
+from vla_sim.arm.env import ArmEnv
 from vla_sim.lerobot_env import LeRobotEnv, VlaEnvConfig
 from vla_sim.rollout import run_episodes
 from vla_sim.suites.libero import LiberoSuite

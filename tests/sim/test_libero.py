@@ -13,7 +13,7 @@ from vla.errors import BadConfig, Missing, SpecMismatch, UnknownName
 from vla.pipeline import FirstCandidate, Pipeline
 from vla.spec import Spec, check_observation
 from vla.types import Command, Floats, Mode
-from vla_sim.arm_env import ArmEnv
+from vla_sim.arm.env import ArmEnv
 from vla_sim.collect import CollectConfig, demonstrate
 from vla_sim.rollout import run_episodes
 from vla_sim.suites.libero import OFFICIAL, SPEC, LiberoSuite
@@ -41,8 +41,8 @@ def official() -> Any:
     """LIBERO's own environment, with its own cameras and controller."""
     from pathlib import Path
 
+    from vla_sim.arm.world import quiet
     from vla_sim.rendering import share_display
-    from vla_sim.world import quiet
 
     with quiet():
         share_display()

@@ -30,8 +30,8 @@ from vla.pipeline import FirstCandidate, Pipeline
 from vla.policy import PolicyConfig, PolicyNet
 from vla.tokenizers.words import WordTokenizer
 from vla.types import Command, Floats, Mode
-from vla_sim.arm_env import ArmEnv
-from vla_sim.osc import turn_between
+from vla_sim.arm.env import ArmEnv
+from vla_sim.arm.osc import turn_between
 from vla_sim.rollout import run_episodes
 from vla_sim.suites.libero import OFFICIAL, SPEC, LiberoSuite
 

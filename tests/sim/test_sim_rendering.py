@@ -27,7 +27,7 @@ def test_drawing_ends_without_complaints_from_the_driver() -> None:
 def test_it_does_so_when_robosuite_drew_in_between() -> None:
     """Each opens the same display, and whoever opened it closes it at exit: it must not be before ours are freed."""
     theirs = """
-from vla_sim.world import quiet
+from vla_sim.arm.world import quiet
 from vla_sim.rendering import share_display
 with quiet():
     import robosuite
@@ -45,7 +45,7 @@ def test_ours_and_robosuites_are_drawn_in_turn_and_neither_touches_the_others() 
     code = """
 import numpy as np
 from vla_sim.suites.tabletop import TabletopSuite
-from vla_sim.world import quiet
+from vla_sim.arm.world import quiet
 from vla_sim.rendering import share_display
 ours = TabletopSuite().make()
 first = ours.observe().images["agent"]

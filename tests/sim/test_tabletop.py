@@ -151,7 +151,7 @@ def test_episodes_end_by_timeout_and_by_disturbing_another_cube(env: TabletopEnv
     episode = wrong._episode
     from dataclasses import replace
 
-    from vla_sim.tabletop_tasks import TASKS
+    from vla_sim.tabletop.tasks import TASKS
 
     while not env.done:  # the expert of another goal, executed here
         wrong._episode = replace(episode, task=TASKS["pick_blue"])

@@ -10,7 +10,7 @@ import pytest
 from vla.types import Command, Mode
 from vla_sim.collect import CollectConfig, demonstrate
 from vla_sim.suites.tabletop import TabletopSuite
-from vla_sim.tabletop_tasks import TASKS, judge
+from vla_sim.tabletop.tasks import TASKS, judge
 
 SUITE = TabletopSuite()
 

@@ -13,8 +13,8 @@ from vla.tokenizers.words import WordTokenizer
 from vla.types import Command, Image, Mode
 from vla_sim.env import HasProgress, Probed
 from vla_sim.suites.tabletop import TabletopSuite
-from vla_sim.tabletop_probes import PROBES
-from vla_sim.tabletop_tasks import TASKS
+from vla_sim.tabletop.probes import PROBES
+from vla_sim.tabletop.tasks import TASKS
 
 SUITE = TabletopSuite()
 SEEN = [probe for probe in PROBES if probe.startswith("vision_") or probe == "objects_colour"]

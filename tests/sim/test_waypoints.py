@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vla_sim.osc import DOWN, MOVE_M
+from vla_sim.arm.osc import DOWN, MOVE_M
 from vla_sim.panda import Doubles
-from vla_sim.waypoints import OPEN, _from_under, go, pick_and_place, push
+from vla_sim.scripted.waypoints import OPEN, _from_under, go, pick_and_place, push
 
 DISH = np.array([[x, y, z] for x in (-0.06, 0.06) for y in (-0.06, 0.06) for z in (0.9, 0.92)])
 GOAL = np.array([0.0, 0.3])

@@ -18,12 +18,12 @@ import numpy as np
 
 from vla.errors import Missing, UnknownName
 from vla.spec import Camera
-from vla_sim.arm_env import ArmEnv, Task, named, panda_spec
-from vla_sim.arm_probes import ProbedArm, probes_of
-from vla_sim.decimation import decimate, shrink_textures
-from vla_sim.libero_expert import PredicateExpert
+from vla_sim.arm.decimation import decimate, shrink_textures
+from vla_sim.arm.env import ArmEnv, Task, named, panda_spec
+from vla_sim.arm.probes import ProbedArm, probes_of
+from vla_sim.arm.world import Layout, World, quiet
 from vla_sim.rendering import Look
-from vla_sim.world import Layout, World, quiet
+from vla_sim.scripted.libero import PredicateExpert
 
 OFFICIAL = 1_000_000
 """Seeds from here on are official initial states, as many as anybody asks for: the next million."""

@@ -16,16 +16,16 @@ import numpy as np
 from vla.errors import Missing, UnknownName
 from vla.spec import Camera
 from vla.types import Floats
-from vla_sim.arm_env import ArmEnv, Task, View, named, panda_spec
-from vla_sim.arm_probes import ProbedArm, probes_of
-from vla_sim.doors import along, open_door
-from vla_sim.grasps import from_above
-from vla_sim.osc import DOWN, turn_between
+from vla_sim.arm.env import ArmEnv, Task, View, named, panda_spec
+from vla_sim.arm.osc import DOWN, turn_between
+from vla_sim.arm.probes import ProbedArm, probes_of
+from vla_sim.arm.world import CONTROL_RATE_HZ, World, quiet
 from vla_sim.panda import Doubles
 from vla_sim.rendering import Look
-from vla_sim.waypoints import CLOSE, OPEN, Place, fetch, go, holds, pick_and_place
-from vla_sim.world import CONTROL_RATE_HZ, World, quiet
-from vla_sim.wrist import by_the_handle
+from vla_sim.scripted.doors import along, open_door
+from vla_sim.scripted.grasps import from_above
+from vla_sim.scripted.waypoints import CLOSE, OPEN, Place, fetch, go, holds, pick_and_place
+from vla_sim.scripted.wrist import by_the_handle
 
 SPEC = panda_spec((Camera("agent", 96, 128, crop=(20, 0, 96, 128)), Camera("wrist", 64, 64)))
 

@@ -20,10 +20,10 @@ from vla.types import Command, Floats, Image, Mode, Observation
 from vla_sim.env import Progress
 from vla_sim.panda import ASSETS, HOME, N_JOINTS, Doubles, ToolIK, with_meshes, with_sky
 from vla_sim.rendering import mujoco, render
-from vla_sim.tabletop_expert import OPEN_WIDTH_M, STEP_M, expert_action
-from vla_sim.tabletop_features import privileged_features
-from vla_sim.tabletop_progress import advance, begin
-from vla_sim.tabletop_tasks import COLOURS, CUBE_M, SAID, SKILLS, TASKS, Task, View, draw_layout, draw_task, judge
+from vla_sim.tabletop.expert import OPEN_WIDTH_M, STEP_M, expert_action
+from vla_sim.tabletop.features import privileged_features
+from vla_sim.tabletop.progress import advance, begin
+from vla_sim.tabletop.tasks import COLOURS, CUBE_M, SAID, SKILLS, TASKS, Task, View, draw_layout, draw_task, judge
 
 MAX_STEPS = 80
 CONTROL_RATE_HZ = 10.0
@@ -141,7 +141,7 @@ class TabletopEnv:
 
     @property
     def progress(self) -> Progress:
-        """See `vla_sim.tabletop_progress`."""
+        """See `vla_sim.tabletop.progress`."""
         return self._episode.progress
 
     def reset(self, seed: int, task: str | None = None) -> None:
@@ -223,11 +223,11 @@ class TabletopEnv:
         self._view = self._look()
 
     def privileged(self) -> Floats:
-        """(33,) see `vla_sim.tabletop_features`."""
+        """(33,) see `vla_sim.tabletop.features`."""
         return privileged_features(self._view, MAX_STEPS)
 
     def expert(self) -> Floats:
-        """(4,) see `vla_sim.tabletop_expert`."""
+        """(4,) see `vla_sim.tabletop.expert`."""
         return expert_action(self._view)
 
     def set_instruction(self, instruction: str) -> None:
@@ -294,14 +294,14 @@ class TabletopSuite:
 
     @property
     def probes(self) -> Mapping[str, str]:
-        """See `vla_sim.tabletop_probes`."""
-        from vla_sim.tabletop_probes import PROBES
+        """See `vla_sim.tabletop.probes`."""
+        from vla_sim.tabletop.probes import PROBES
 
         return PROBES
 
     def probed(self, probe: str) -> TabletopSuite:
         """This suite with one thing changed in every episode. Raises UnknownName."""
-        from vla_sim.tabletop_probes import ProbedTabletop
+        from vla_sim.tabletop.probes import ProbedTabletop
 
         return ProbedTabletop(probe)
 

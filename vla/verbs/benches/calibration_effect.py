@@ -102,8 +102,8 @@ def _worker(policy: str, folder: Path, name: str) -> Callable[[tuple[int, ...]],
     from vla_calibration import store
     from vla_calibration.camera import pinhole
     from vla_calibration.reexpress import redrawing
-    from vla_sim.calibration_faults import Faults, FaultySuite, nominal_camera
     from vla_sim.rollout import run_episodes
+    from vla_sim.tabletop.faults import Faults, FaultySuite, nominal_camera
 
     fault, _, calibrated = name.partition("_")
     found = store.load(_store(folder, fault)) if calibrated else None
@@ -127,7 +127,7 @@ def _worker(policy: str, folder: Path, name: str) -> Callable[[tuple[int, ...]],
 
 def _camera_now() -> Any:
     from vla_calibration.geometry import moved
-    from vla_sim.calibration_faults import nominal_camera
+    from vla_sim.tabletop.faults import nominal_camera
 
     return moved(nominal_camera()[0], np.array(CAMERA_TWIST))
 

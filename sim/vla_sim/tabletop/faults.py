@@ -17,7 +17,7 @@ from vla.types import Image, Observation
 from vla_sim.panda import ASSETS, N_JOINTS, Doubles
 from vla_sim.rendering import mujoco
 from vla_sim.suites.tabletop import TabletopEnv, TabletopSuite
-from vla_sim.tabletop_tasks import View
+from vla_sim.tabletop.tasks import View
 
 CAMERA = "agent"
 

@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from vla_sim.dress import PLAIN, Dress, Wardrobe
-from vla_sim.osc import OSC, Goal
+from vla_sim.arm.dress import PLAIN, Dress, Wardrobe
+from vla_sim.arm.osc import OSC, Goal
+from vla_sim.arm.shapes import Shapes
+from vla_sim.arm.things import Things
 from vla_sim.panda import Doubles
-from vla_sim.shapes import Shapes
-from vla_sim.things import Things
 
 CONTROL_RATE_HZ = 20.0
 _LARGEST_IMAGE = 640

@@ -13,8 +13,8 @@ from dataclasses import replace
 import numpy as np
 
 from vla_sim.env import Progress
-from vla_sim.tabletop_expert import holds
-from vla_sim.tabletop_tasks import COLOURS, View
+from vla_sim.tabletop.expert import holds
+from vla_sim.tabletop.tasks import COLOURS, View
 
 PHASES = {
     "pick": ("reach", "grasp", "lift"),

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from vla.types import Floats
-from vla_sim.arm_env import View
-from vla_sim.grasps import FINGERTIP_M, Grasp, facing_down, yaw_of
-from vla_sim.osc import DOWN, MOVE_M, turn_between
+from vla_sim.arm.env import View
+from vla_sim.arm.osc import DOWN, MOVE_M, turn_between
 from vla_sim.panda import Doubles
-from vla_sim.wrist import turned
+from vla_sim.scripted.grasps import FINGERTIP_M, Grasp, facing_down, yaw_of
+from vla_sim.scripted.wrist import turned
 
 OPEN, CLOSE = -1.0, 1.0
 

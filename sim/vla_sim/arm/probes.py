@@ -1,8 +1,8 @@
 """LIBERO and robosuite with one thing changed: what does a policy depend on, and does it want or do the wrong thing?
 
-After INT-ACT (Fang et al., arXiv 2506.09930), as `tabletop_probes`: on the same seeds and initial states, and every
-change leaves the task feasible. A change is a task with another sentence or another layout, so environments, snapshots
-and videos need not know of it.
+After INT-ACT (Fang et al., arXiv 2506.09930), as `vla_sim.tabletop.probes`: on the same seeds and initial states, and
+every change leaves the task feasible. A change is a task with another sentence or another layout, so environments,
+snapshots and videos need not know of it.
 
 Not here: other sizes of anything but boxes. A mesh that is only drawn larger would be held where it is not. Distractors
 are drawn only (`clutter`): a compiled scene takes no further body.
@@ -19,12 +19,12 @@ from typing import Protocol, TypeVar
 import numpy as np
 
 from vla.errors import UnknownName
-from vla_sim import clutter
-from vla_sim.arm_env import ArmEnv, Task
-from vla_sim.dress import Dress
+from vla_sim.arm import clutter
+from vla_sim.arm.dress import Dress
+from vla_sim.arm.env import ArmEnv, Task
+from vla_sim.arm.world import Layout, World
 from vla_sim.env import Suite
 from vla_sim.panda import Doubles
-from vla_sim.world import Layout, World
 
 PROBES = {
     "language_paraphrase": "the same in other order, or fewer of the same words",

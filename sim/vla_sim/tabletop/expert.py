@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from vla.types import Floats
-from vla_sim.tabletop_tasks import BOWL_INSIDE_M, CUBE_M, GRASPED_M, OPEN_M, Doubles, View
+from vla_sim.tabletop.tasks import BOWL_INSIDE_M, CUBE_M, GRASPED_M, OPEN_M, Doubles, View
 
 STEP_M = 0.04
 """Longest move in one control period."""

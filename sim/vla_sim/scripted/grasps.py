@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vla_sim.arm_env import View
-from vla_sim.osc import DOWN
+from vla_sim.arm.env import View
+from vla_sim.arm.osc import DOWN
 from vla_sim.panda import Doubles
 
 _WIDEST_M = 0.068

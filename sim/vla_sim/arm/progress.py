@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from vla_sim.arm.osc import Goal
+from vla_sim.arm.world import World
 from vla_sim.env import Progress
-from vla_sim.osc import Goal
-from vla_sim.world import World
 
 PHASES = ("reach", "grasp", "carry", "place")
 

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from vla.types import Floats
-from vla_sim.arm_env import View
-from vla_sim.articulated import drawer_of, pull_open, push_shut, turn_knob
-from vla_sim.grasps import Grasp, by_the_rim, from_above
-from vla_sim.osc import DOWN, turn_between
+from vla_sim.arm.env import View
+from vla_sim.arm.osc import DOWN, turn_between
 from vla_sim.panda import Doubles
 from vla_sim.rendering import mujoco
-from vla_sim.waypoints import OPEN, Place, holds, pick_and_place, push, stay
+from vla_sim.scripted.articulated import drawer_of, pull_open, push_shut, turn_knob
+from vla_sim.scripted.grasps import Grasp, by_the_rim, from_above
+from vla_sim.scripted.waypoints import OPEN, Place, holds, pick_and_place, push, stay
 
 _LIMIT = 6.0
 _ORDER = {"open": 0, "turnon": 1, "close": 3}

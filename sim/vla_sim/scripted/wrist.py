@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vla_sim.arm_env import View
-from vla_sim.grasps import EASY_REACH_M, Grasp, facing_down, yaw_of
+from vla_sim.arm.env import View
 from vla_sim.panda import Doubles
+from vla_sim.scripted.grasps import EASY_REACH_M, Grasp, facing_down, yaw_of
 
 _LOW, _HIGH = -2.0, 3.55
 """The range of the Panda's seventh joint, 166 degrees to each side of 45 degrees beside the rest, less some room."""

@@ -19,12 +19,12 @@ import numpy.typing as npt
 from vla.errors import BadConfig, UnknownName
 from vla.spec import Camera, Dim, Spec
 from vla.types import Command, Floats, Image, Mode, Observation
-from vla_sim.arm_progress import advance, begin
+from vla_sim.arm.osc import DOWN, MOVE_M, TURN_RAD, Goal, turn_between
+from vla_sim.arm.progress import advance, begin
+from vla_sim.arm.world import CONTROL_RATE_HZ, Layout, World
 from vla_sim.env import Progress
-from vla_sim.osc import DOWN, MOVE_M, TURN_RAD, Goal, turn_between
 from vla_sim.panda import Doubles
 from vla_sim.rendering import Look, mujoco, render
-from vla_sim.world import CONTROL_RATE_HZ, Layout, World
 
 _STATE = int(mujoco.mjtState.mjSTATE_INTEGRATION)
 _SETTLE_STEPS = 10

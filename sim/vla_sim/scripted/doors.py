@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from vla.types import Floats
-from vla_sim.arm_env import View
-from vla_sim.articulated import Drawer, take_handle
+from vla_sim.arm.env import View
 from vla_sim.panda import Doubles
 from vla_sim.rendering import mujoco
-from vla_sim.waypoints import CLOSE, go
+from vla_sim.scripted.articulated import Drawer, take_handle
+from vla_sim.scripted.waypoints import CLOSE, go
 
 _FREE_RAD = 1.35
 """Turn of a lever at which the latch passes the frame; at 1.2 it catches on the way."""

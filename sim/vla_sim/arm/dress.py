@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from vla_sim.arm.things import Things
 from vla_sim.panda import Doubles
 from vla_sim.rendering import Solid, mujoco
-from vla_sim.things import Things
 
 _FIELDS = (
     "light_ambient",

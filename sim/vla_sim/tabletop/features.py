@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from vla.types import Floats
-from vla_sim.tabletop_tasks import COLOURS, GRASPED_M, SKILLS, Doubles, View
+from vla_sim.tabletop.tasks import COLOURS, GRASPED_M, SKILLS, Doubles, View
 
 _LIMIT = 6.0
 

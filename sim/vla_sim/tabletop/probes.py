@@ -19,7 +19,7 @@ from vla.types import Command, Image
 from vla_sim.panda import Doubles
 from vla_sim.rendering import mujoco
 from vla_sim.suites.tabletop import Snapshot, TabletopEnv, TabletopSuite, build
-from vla_sim.tabletop_tasks import COLOURS, TASKS, Task
+from vla_sim.tabletop.tasks import COLOURS, TASKS, Task
 
 PROBES = {
     "language_paraphrase": "a sentence it was not trained on, made of words it was trained on",

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from vla.types import Floats
-from vla_sim.arm_env import View
-from vla_sim.grasps import yaw_of
-from vla_sim.osc import turn_between
+from vla_sim.arm.env import View
+from vla_sim.arm.osc import turn_between
 from vla_sim.panda import Doubles
-from vla_sim.waypoints import CLOSE, OPEN, go, grasp_on, is_shut, stay
+from vla_sim.scripted.grasps import yaw_of
+from vla_sim.scripted.waypoints import CLOSE, OPEN, go, grasp_on, is_shut, stay
 
 _TILT_RAD = np.deg2rad(75)
 """Of a tool that reaches for a handle, from pointing down: flatter, and the hand hits what stands on the table."""

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from vla_sim.arm.world import Layout, World
 from vla_sim.panda import Doubles
 from vla_sim.rendering import Kind, Solid, mujoco
-from vla_sim.world import Layout, World
 
 _KINDS: tuple[tuple[Kind, tuple[float, float, float]], ...] = (
     ("cylinder", (0.9, 0.5, 0.1)),
