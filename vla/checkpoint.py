@@ -16,7 +16,6 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
-from torch import nn
 
 from vla import registry
 from vla.errors import BadCheckpoint, BadConfig, SpecMismatch, UnknownName
@@ -151,13 +150,6 @@ def _require_finite(path: Path, tensors: dict[str, torch.Tensor]) -> None:
     if bad := sorted(name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()):
         more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
         raise BadCheckpoint(f"{path}: {', '.join(bad[:3])}{more} holds NaN or infinity; train again, or take a copy")
-
-
-def average_towards(average: nn.Module, net: nn.Module, keep: float) -> None:
-    """Exponential moving average of the weights, in place."""
-    with torch.no_grad():
-        own: list[torch.Tensor] = list(average.parameters())
-        torch._foreach_lerp_(own, list(net.parameters()), 1 - keep)
 
 
 def _statistics(spec: Spec, tensors: dict[str, torch.Tensor]) -> Statistics:

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from vla import checkpoint, policy, registry
 from vla.data.cache import Cache
 from vla.errors import BadCheckpoint, BadConfig
+from vla.layers import average_towards
 from vla.modules import Batch, Objective
 from vla.normalise import measure
 from vla.policy import PolicyConfig, PolicyNet
@@ -198,7 +199,7 @@ class _Learner:
             accelerator.backward(loss + config.objective_weight * extra)
             accelerator.clip_grad_norm_(module.parameters(), 1.0)
             optimiser.step()
-            checkpoint.average_towards(self.average, self.net, min(config.average, step / (step + 20)))
+            average_towards(self.average, self.net, min(config.average, step / (step + 20)))
             step += 1
             smooth.add(float(loss.detach()), float(extra.detach()))
             if not math.isfinite(smooth.loss):

@@ -16,7 +16,7 @@ import torch
 import vla
 from vla import registry
 from vla.errors import BadBundle, BadConfig, Missing, UnknownInstruction, UnknownName
-from vla.heads._blocks import ModulatedBlock
+from vla.layers import ModulatedBlock
 from vla.modules import Batch, Memory
 from vla.policy import load_policy
 from vla.verbs import export as verb

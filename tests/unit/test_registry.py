@@ -30,10 +30,10 @@ def test_a_methods_name_is_its_files_stem(kind: str) -> None:
     assert registry.names(kind) == sorted(registry.names(kind))
 
 
-@pytest.mark.parametrize("name", ["flwo", "_blocks", "__init__", "flow.loss", "../heads/flow", ""])
+@pytest.mark.parametrize("name", ["vgsp", "_critic", "__init__", "vgps.Config", "../verifiers/vgps", ""])
 def test_an_unknown_name_is_answered_with_the_known_ones(name: str) -> None:
-    with pytest.raises(UnknownName, match=r"no head is called .*; there is .*flow"):
-        registry.module("heads", name)
+    with pytest.raises(UnknownName, match=r"no verifier is called .*; there is .*vgps"):
+        registry.module("verifiers", name)
 
 
 def test_a_file_of_ones_own_is_a_method(tmp_path: Path) -> None:

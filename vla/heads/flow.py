@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from vla.errors import BadConfig
-from vla.heads._blocks import ChunkDenoiser, masked_mean
+from vla.layers import ChunkDenoiser, masked_mean
 from vla.modules import Head as HeadProtocol
 from vla.modules import Memory
 

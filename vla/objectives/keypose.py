@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from vla.data.cache import Cache
 from vla.errors import BadConfig
-from vla.heads._blocks import Pool
+from vla.layers import Pool
 from vla.modules import Memory
 from vla.modules import Objective as ObjectiveProtocol
 from vla.spec import Spec

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from vla.data.rollouts import Rollouts
 from vla.errors import BadDataset
-from vla.heads._blocks import Pool
+from vla.layers import Pool
 from vla.modules import Batch
 from vla.policy import PolicyNet
 from vla.spec import Spec

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vla.checkpoint import average_towards
 from vla.data.rollouts import Rollouts
+from vla.layers import average_towards
 from vla.modules import Batch, Memory, Progress, Scores
 from vla.modules import Verifier as VerifierProtocol
 from vla.policy import PolicyNet

@@ -1,4 +1,4 @@
-"""Pieces the heads share. Not a head: files that start with an underscore are not registered."""
+"""Pieces of networks that methods share."""
 
 from __future__ import annotations
 
@@ -81,3 +81,10 @@ def masked_mean(error: Tensor, is_pad: Tensor) -> Tensor:
         keep = keep[:, None]
     keep = keep[..., None].expand_as(error)
     return (error * keep).sum() / keep.sum().clamp(min=1.0)
+
+
+def average_towards(average: nn.Module, net: nn.Module, keep: float) -> None:
+    """Exponential moving average of the weights, in place."""
+    with torch.no_grad():
+        own: list[Tensor] = list(average.parameters())
+        torch._foreach_lerp_(own, list(net.parameters()), 1 - keep)
