@@ -8,7 +8,7 @@ import json
 import re
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -180,6 +180,8 @@ def test_every_command_shown_has_its_verb_and_options(line: str) -> None:
         return
     assert verb in cli.verbs()
     args = importlib.import_module(f"vla.verbs.{verb.replace('-', '_')}").Args
+    if actions := {about.name: action for action, about in map(get_args, get_args(args))}:
+        args = actions[rest[0]]
     options = {f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(args)}
     assert {word for word in rest if word.startswith("--")} <= {*options, "--help"}
     if verb == "bench" and rest[0] != "NAME":

@@ -54,6 +54,13 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     return run
 
 
+def test_an_option_of_another_action_is_refused_not_ignored(capsys: pytest.CaptureFixture[str]) -> None:
+    for argv in (["solve", "--camera", "wrist"], ["capture", "--policy", "p"], ["check", "--store", "s.yaml"], []):
+        with pytest.raises(SystemExit, match="2"):
+            main(["calibrate", *argv])
+    assert "--policy" in capsys.readouterr().err, "a check without a policy to check says so"
+
+
 def copied(good: Path, folder: Path, spoil: Callable[[dict[str, Any], Rows], object]) -> Path:
     """The session, its config and rows spoiled."""
     meta = json.loads((good / "run.json").read_text())
@@ -121,7 +128,7 @@ def test_a_session_that_points_elsewhere(good: Path, tmp_path: Path, refused: Ca
     before = outside.read_bytes()
     (session / "episodes.jsonl").symlink_to(outside)
     for action in ("solve", "capture"):
-        assert "is a link or no plain file" in refused(action, "--session", session, "--store", tmp_path / "p.yaml")
+        assert "is a link or no plain file" in refused(action, "--session", session)
     assert outside.read_bytes() == before
     (session / "episodes.jsonl").unlink()
     (session / "episodes.jsonl").write_text("[" * 100_000 + "\n")

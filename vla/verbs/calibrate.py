@@ -1,88 +1,172 @@
 """Calibrate cameras and joints, keep the results, and check a robot against its policy.
 
-- capture: take guided views into --session; in simulation the arm drives itself (a robot's views: the ROS node).
-- solve: intrinsics, camera place and joint offsets from --session, added as a version to --store.
-- show: the newest version in --store (or --version).
-- diff: two versions, --version against the newest.
-- check: --store against the camera places in the spec of --policy, and what is seen now against --store: views of a
-board (--live, a session of a few), or the gripper itself (--stills, with --meshes and --model); exits 1 when the policy
-must not run.
-- export: camera_info, easy_handeye2 and patched model files from --store into --out.
-- import: the lens of --camera-info and the place of --handeye, either or both, into --store.
-- reexpress: --dataset as it would be under the newest calibration, into --out: --camera was moved, or the base was.
-- time, tool, gripper: the camera's clock, the tool's tip or the gripper's width from --recording, added to --store.
-- verifier: the score of --verifier as a probability of success, from rollouts of --policy in simulation; saved with it.
+`vla calibrate ACTION --help` has an action's options. What is found is kept in one file a robot, --store, version by
+version.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
-import tyro
+from tyro.conf import subcommand
 
-if TYPE_CHECKING:
-    from vla.spec import Drift
-    from vla_calibration.drift import DriftResult
-    from vla_calibration.store import Calibration
+Setup = Literal["eye_in_hand", "eye_to_hand"]
 
 
-Action = Literal[
-    "capture", "solve", "show", "diff", "check", "export", "import", "reexpress", "time", "tool", "gripper", "verifier"
-]
+@dataclass(frozen=True, kw_only=True)
+class Capture:
+    """Take guided views into --session; the simulated arm drives itself (a robot's views: the ROS node)."""
 
-
-@dataclass(frozen=True)
-class Args:
-    action: Annotated[Action, tyro.conf.Positional]
-    """What to do."""
-    store: Path = Path("calibration.yaml")
-    """The robot's file; one robot, all its versions."""
     session: Path = Path("runs/calibration")
     """Folder of the views."""
     robot: str = "panda_tabletop"
     """Name of the robot."""
     camera: str = "agent"
     """Name of the camera."""
-    setup: Literal["eye_in_hand", "eye_to_hand"] = "eye_to_hand"
+    setup: Setup = "eye_to_hand"
     """Who carries the camera: the hand, or a stand in the base frame with the board on the hand."""
     views: int = 20
     """Views to end up with."""
+    offsets_deg: tuple[float, ...] = ()
+    """How far each joint is really off."""
+    seed: int = 0
+    """Of the arm and its views."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Stored:
+    store: Path = Path("calibration.yaml")
+    """The robot's file; one robot, all its versions."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Modelled(_Stored):
     model: Path | None = None
-    """URDF or MJCF of the arm: with it joint offsets are solved, and patched on export."""
+    """URDF or MJCF of the arm; joint offsets need it."""
     hand: str = "tool"
     """Link, body or site of that model that is the hand."""
-    offsets_deg: tuple[float, ...] = ()
-    """Simulation only: how far each joint is really off."""
-    seed: int = 0
-    """Simulation only: of the arm that captures, or how far on the seeds of a verifier's rollouts begin."""
-    version: int | None = None
-    """Version to show, to compare the newest with, or that --dataset was recorded under (else its spec says)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Solve(_Modelled):
+    """Intrinsics, camera place and, with --model, joint offsets from a session; added to --store."""
+
+    session: Path = Path("runs/calibration")
+    """Folder of the views."""
     policy: str | None = None
-    """Checkpoint or bundle folder, or zoo:NAME: the one to check, or the one whose spec a solved calibration is for."""
+    """Checkpoint or bundle folder, or zoo:NAME, whose spec the calibration is for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Show(_Stored):
+    """The newest version in --store, or another."""
+
+    version: int | None = None
+    """Version to show."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diff(_Stored):
+    """What changed from one version to the newest."""
+
+    version: int | None = None
+    """Version to compare with; None is the one before."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check(_Modelled):
+    """--store against the camera places in a policy's spec, and what is seen now against --store.
+
+    Exits 1 when the policy must not run.
+    """
+
+    policy: str
+    """Checkpoint or bundle folder, or zoo:NAME, that is to run."""
     live: Path | None = None
-    """Session of views taken just now, to check the live scene."""
+    """Session of a few views of the board, taken just now."""
     stills: Path | None = None
-    """npz of images and joint angles taken just now, to check the live scene without a board."""
+    """npz of images and joint angles taken just now, of the gripper: no board needed. With --meshes and --model."""
     meshes: Path | None = None
     """Folder of the arm's STL files; docs/calibration.md has their names."""
-    out: Path | None = None
-    """Folder to export into, calibration_export unless told, or of the new dataset."""
+    camera: str = "agent"
+    """Name of the camera that took the stills."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export(_Stored):
+    """camera_info, easy_handeye2 and patched model files from --store."""
+
+    out: Path = Path("calibration_export")
+    """Folder to export into."""
+    model: Path | None = None
+    """URDF or MJCF of the arm, to patch with the joint offsets."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Import(_Stored):
+    """A lens, a camera's place, or both, from ROS's own files."""
+
+    robot: str = "panda_tabletop"
+    """Name of the robot."""
+    camera: str = "agent"
+    """Name of the camera."""
     camera_info: Path | None = None
-    """ROS's camera_info YAML to import: the lens of --camera."""
+    """ROS's camera_info YAML: the lens."""
     handeye: Path | None = None
-    """easy_handeye2's file to import: where --camera is."""
-    dataset: Path | None = None
+    """easy_handeye2's file: the place."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reexpress(_Stored):
+    """A dataset as it would be under the newest calibration."""
+
+    dataset: Path
     """LeRobotDataset to re-express."""
+    out: Path
+    """Folder of the new dataset."""
+    camera: str = "agent"
+    """Name of the camera."""
     moved: Literal["camera", "base"] = "camera"
     """What was: the camera, and its images are redrawn; or the base, and states and actions are turned into the new."""
+    version: int | None = None
+    """Version that the dataset was recorded under; None where its spec says."""
     fov_deg: float | None = None
-    """Vertical field of view of the dataset's images where no calibrated lens took them, as in simulation."""
+    """Vertical field of view of its images where no calibrated lens took them, as in simulation."""
     plane_z_m: float = 0.02
     """Height in the base frame that images are redrawn for: the table, or half the height of what is on it."""
-    recording: Path | None = None
-    """JSON file of a clock's, tool's or gripper's measurements; docs/calibration.md has the formats."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Recorded(_Modelled):
+    recording: Path
+    """JSON file of the measurements; docs/calibration.md has the formats."""
+    robot: str = "panda_tabletop"
+    """Name of the robot."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Time(_Recorded):
+    """A camera's clock against the joints'."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tool(_Recorded):
+    """The tool's tip."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gripper(_Recorded):
+    """The gripper's width."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verifier:
+    """A verifier's score as a probability of success, from rollouts in simulation; saved beside it."""
+
+    policy: str
+    """Checkpoint folder that it was fitted for."""
     verifier: str = "privileged_advantage"
     """Verifier whose scores are calibrated."""
     candidates: int = 16
@@ -93,271 +177,28 @@ class Args:
     """Rollouts for it; every other one is held out."""
     suite: str = "tabletop"
     """Where they are rolled out."""
+    seed: int = 0
+    """How far on the seeds of the rollouts begin."""
+
+
+Args = (
+    Annotated[Capture, subcommand("capture")]
+    | Annotated[Solve, subcommand("solve")]
+    | Annotated[Show, subcommand("show")]
+    | Annotated[Diff, subcommand("diff")]
+    | Annotated[Check, subcommand("check")]
+    | Annotated[Export, subcommand("export")]
+    | Annotated[Import, subcommand("import")]
+    | Annotated[Reexpress, subcommand("reexpress")]
+    | Annotated[Time, subcommand("time")]
+    | Annotated[Tool, subcommand("tool")]
+    | Annotated[Gripper, subcommand("gripper")]
+    | Annotated[Verifier, subcommand("verifier")]
+)
 
 
 def main(args: Args) -> int:
     """Do it."""
-    return {
-        "capture": _capture,
-        "solve": _solve,
-        "show": _show,
-        "diff": _diff,
-        "check": _check,
-        "export": _export,
-        "import": _import,
-        "reexpress": _reexpress,
-        "time": _recording,
-        "tool": _recording,
-        "gripper": _recording,
-        "verifier": _verifier,
-    }[args.action](args)
+    from vla.verbs import _calibration_actions
 
-
-def _capture(args: Args) -> int:
-    import numpy as np
-
-    from vla.errors import BadConfig
-    from vla.progress import bar
-    from vla.verbs._calibration_robot import drive, simulated
-    from vla_calibration.board import Board
-    from vla_calibration.session import Session, SessionConfig
-
-    if args.offsets_deg and (len(args.offsets_deg) != 7 or not all(abs(o) <= 10 for o in args.offsets_deg)):
-        raise BadConfig(f"--offsets-deg wants 7 numbers, one a joint, of 10 at most, got {args.offsets_deg}")
-    if args.views < 1 or args.seed < 0:
-        raise BadConfig(f"--views {args.views} --seed {args.seed}: want at least one view, and no negative seed")
-    board = Board()
-    offsets = np.deg2rad(args.offsets_deg or (0.0,) * 7)
-    robot = simulated(args.setup, board, offsets, args.seed)
-    session = Session.create(args.session, SessionConfig(args.robot, args.camera, args.setup, board, 640, 480))
-    with bar("capture") as show:
-        drive(robot, session, args.views, args.seed, show)
-    print(f"{args.session}: {len(session.views)} views; next: vla calibrate solve --session {args.session}")
-    return 0
-
-
-def _solve(args: Args) -> int:
-    from vla import zoo
-    from vla.errors import BadConfig
-    from vla.spec import Spec
-    from vla_calibration import store
-    from vla_calibration.kinematics import load_chain
-    from vla_calibration.session import Session
-    from vla_calibration.solve import solve_session
-
-    session = Session.open(args.session)
-    chain = None if args.model is None else load_chain(args.model, args.hand)
-    before = store.load(args.store, session.config.robot) if args.store.exists() else None
-    found = solve_session(session, chain, before)
-    if args.policy is not None:
-        spec = Spec.load(zoo.folder(args.policy) / "spec.json")
-        if spec.robot != session.config.robot:
-            raise BadConfig(f"{args.policy} is for robot {spec.robot!r}, {args.session} of {session.config.robot!r}")
-        found = replace(found, spec=store.robot_digest(spec))
-    number = store.add(args.store, session.config.robot, found)
-    print(f"{args.store}: version {number}")
-    _print(found)
-    return 0
-
-
-def _show(args: Args) -> int:
-    from vla_calibration import store
-
-    found = store.load(args.store, None, args.version)
-    print(f"{store.robot_of(args.store)}, version {found.version} of {found.date}, revision {found.revision}")
-    _print(found)
-    return 0
-
-
-def _diff(args: Args) -> int:
-    from vla.errors import BadConfig
-    from vla_calibration import store
-
-    versions = store.history(args.store)
-    if args.version is None and len(versions) < 2:
-        raise BadConfig(f"{args.store} has one version only: nothing to compare it with")
-    old = store.load(args.store, None, len(versions) - 1 if args.version is None else args.version)
-    lines = store.differences(old, versions[-1])
-    print(f"version {old.version} of {old.date} against {versions[-1].version} of {versions[-1].date}")
-    print("\n".join(lines) or "nothing changed")
-    return 0
-
-
-def _check(args: Args) -> int:
-    from vla import zoo
-    from vla.errors import BadConfig
-    from vla.spec import Drift, Spec
-    from vla_calibration import store
-    from vla_calibration.drift import check_spec
-
-    if args.policy is None:
-        raise BadConfig("check needs --policy: the checkpoint or bundle that is to run")
-    spec = Spec.load(zoo.folder(args.policy) / "spec.json")
-    calibration = store.load(args.store, spec.robot)
-    results = check_spec(calibration, spec)
-    if args.live is not None:
-        results["live scene"] = _live(args, calibration, spec.drift or Drift(), spec.robot)
-    if args.stills is not None:
-        results["gripper"] = _gripper(args, calibration, spec.drift or Drift())
-    for name, result in results.items():
-        print(f"{name:12} {result.level:7} {result.reason}")
-    return 1 if any(r.level == "refuse" for r in results.values()) else 0
-
-
-def _live(args: Args, calibration: Calibration, limits: Drift, robot: str) -> DriftResult:
-    from vla.errors import BadCalibration
-    from vla_calibration.drift import check_scene
-    from vla_calibration.kinematics import load_chain
-    from vla_calibration.session import Session
-    from vla_calibration.solve import corrected
-
-    session = Session.open(args.live or args.session)
-    name = session.config.camera
-    if session.config.robot != robot:
-        raise BadCalibration(f"{session.run.path} is of robot {session.config.robot!r}, the policy for {robot!r}")
-    entry = calibration.cameras.get(name)
-    if entry is None or entry.far_from_board is None:
-        raise BadCalibration(
-            f"{args.store} does not know camera {name!r}, or where its board is: solve a session first"
-        )
-    chain = None if args.model is None else load_chain(args.model, args.hand)
-    views = corrected(session.views, chain, calibration)
-    return check_scene(views, session.config.board, entry, limits, entry.far_from_board)
-
-
-def _gripper(args: Args, calibration: Calibration, limits: Drift) -> DriftResult:
-    from vla.errors import BadCalibration, BadConfig
-    from vla_calibration.gripper_drift import check_gripper
-    from vla_calibration.kinematics import load_chain
-    from vla_calibration.stills import read_shape, read_stills
-
-    if args.stills is None or args.meshes is None or args.model is None:
-        raise BadConfig(
-            "the gripper is checked with --stills, --meshes and --model, and --hand: the link that carries it"
-        )
-    if args.camera not in calibration.cameras:
-        raise BadCalibration(f"{args.store} does not know camera {args.camera!r}: solve a session first")
-    chain = load_chain(args.model, args.hand)
-    stills = read_stills(args.stills, chain, calibration)
-    return check_gripper(stills, read_shape(args.meshes, chain), calibration.cameras[args.camera], limits)
-
-
-def _export(args: Args) -> int:
-    from vla.errors import BadConfig
-    from vla_calibration import store
-    from vla_calibration.exchange import export
-
-    out = args.out or Path("calibration_export")
-    if out.exists() and not out.is_dir():
-        raise BadConfig(f"--out {out} is a file: choose a folder")
-    for path in export(store.load(args.store), out, args.model):
-        print(path)
-    return 0
-
-
-def _import(args: Args) -> int:
-    from vla_calibration import store
-    from vla_calibration.exchange import imported
-
-    before = store.load(args.store, args.robot) if args.store.exists() else store.Calibration()
-    entry = imported(args.camera_info, args.handeye, before.cameras.get(args.camera))
-    files = " and ".join(path.name for path in (args.camera_info, args.handeye) if path is not None)
-    found = replace(before, cameras=before.cameras | {args.camera: entry}, note=f"camera {args.camera} from {files}")
-    print(f"{args.store}: version {store.add(args.store, args.robot, found)}")
-    _print(found)
-    return 0
-
-
-def _reexpress(args: Args) -> int:
-    from math import radians
-
-    from vla.errors import BadConfig
-    from vla.progress import bar
-    from vla.verbs import _calibration_dataset as datasets
-    from vla.verbs._stages import open_demonstrations
-    from vla_calibration import store
-
-    if args.dataset is None or args.out is None:
-        raise BadConfig("reexpress needs --dataset, the recorded one, and --out, the folder of the new one")
-    if args.fov_deg is not None and not 1 <= args.fov_deg <= 170:
-        raise BadConfig(f"--fov-deg {args.fov_deg}: want 1 to 170 degrees")
-    cache = open_demonstrations(args.dataset)
-    new = store.load(args.store, cache.spec.robot)
-    old = None if args.version is None else store.load(args.store, cache.spec.robot, args.version)
-    if args.moved == "camera":
-        fov = None if args.fov_deg is None else radians(args.fov_deg)
-        change = datasets.camera_moved(cache.spec, args.camera, old, new, fov, args.plane_z_m)
-    else:
-        change = datasets.base_moved(cache.spec, args.camera, old, new)
-    config = {
-        "dataset": args.dataset,
-        "fingerprint": datasets.fingerprint(args.dataset),
-        "old": None if old is None else old.cameras[args.camera],
-        "new": new.cameras[args.camera],
-        **{key: getattr(args, key) for key in ("store", "version", "camera", "moved", "fov_deg", "plane_z_m")},
-    }
-    with bar("reexpress") as show:
-        datasets.write(args.dataset, cache, change, args.out, config, show)
-    print(f"{args.out}: {cache.n_episodes} episodes, {len(cache)} frames under version {new.version} of {args.store}")
-    if change.new_from_old is not None:
-        print("limits of states and actions are now the boxes around the old ones, turned: look at spec.json")
-    return 0
-
-
-def _recording(args: Args) -> int:
-    from vla.errors import BadConfig
-    from vla_calibration import store
-    from vla_calibration.kinematics import load_chain
-    from vla_calibration.recordings import solve_recording
-
-    if args.recording is None:
-        raise BadConfig(f"{args.action} needs --recording: a JSON file, see docs/calibration.md")
-    before = store.load(args.store, args.robot) if args.store.exists() else store.Calibration()
-    chain = None if args.model is None else load_chain(args.model, args.hand)
-    found = solve_recording(args.recording, args.action, before, chain)
-    print(f"{args.store}: version {store.add(args.store, args.robot, found)}")
-    _print(found)
-    return 0
-
-
-def _verifier(args: Args) -> int:
-    from vla.errors import BadConfig
-    from vla.verbs._calibration_verifier import SEED, ScaleConfig, calibrate
-
-    if args.policy is None:
-        raise BadConfig("verifier needs --policy: the checkpoint folder that it was fitted for")
-    out = Path(args.policy) / "verifiers" / f"{args.verifier}_scale"
-    config = ScaleConfig(args.policy, args.verifier, args.suite, args.candidates, args.noise_scale, SEED + args.seed)
-    for name, value in calibrate(config, args.episodes, out).items():
-        print(f"{name:>18}  {value:.4g}" if isinstance(value, float) else f"{name:>18}  {value}")
-    print(f"plot: {out / 'reliability.png'}; a bundle exported from now on has p_success")
-    return 0
-
-
-def _print(found: Calibration) -> None:
-    import numpy as np
-
-    for name, entry in found.cameras.items():
-        x, y, z = entry.mount_from_camera[:3, 3]
-        sure, seen = "imported, nothing says how sure", ""
-        if entry.covariance is not None:
-            std = np.sqrt(np.diag(entry.covariance))
-            sure = f"±{1e3 * np.linalg.norm(std[:3]):.2f} mm ±{np.rad2deg(np.linalg.norm(std[3:])):.3f} degrees"
-        if entry.rms_px is not None:
-            seen = f"; reprojection {entry.rms_px:.3f} px over {entry.views} views"
-        lens = entry.intrinsics
-        print(f"camera {name}: on the {entry.mount} at ({x:.4f}, {y:.4f}, {z:.4f}) m, {sure}")
-        print(
-            f"  {lens.model} {lens.width} x {lens.height}, fx {lens.fx:.2f}, fy {lens.fy:.2f}, cx {lens.cx:.2f}, "
-            f"cy {lens.cy:.2f}{seen}"
-        )
-    for name, offset in found.joints.items():
-        print(f"joint {name}: {np.rad2deg(offset.value):+.3f} ± {np.rad2deg(offset.std):.3f} degrees")
-    for name, offset in found.clocks.items():
-        print(f"clock of {name}: {1e3 * offset.value:+.2f} ± {1e3 * offset.std:.2f} ms")
-    if found.gripper is not None:
-        print(f"gripper: true width = {found.gripper[0]:.4f} x reported {1e3 * found.gripper[1]:+.2f} mm")
-    if found.tool is not None:
-        x, y, z = found.tool.tip_m
-        std = 1e3 * np.sqrt(np.trace(found.tool.covariance))
-        print(f"tool: tip at ({x:.4f}, {y:.4f}, {z:.4f}) m in the hand's frame, ±{std:.2f} mm")
+    return _calibration_actions.do(args)
