@@ -47,17 +47,18 @@ class LeRobotPolicy:
         self.spec = _spec(folder, config)
 
     def encode(self, observations: Sequence[Observation]) -> list[dict[str, Any]]:
-        """LeRobot's preprocessing; what a policy shares between candidates is its own affair."""
-        return [self._prepared(observation) for observation in observations]
+        """The observations in LeRobot's layout; what a policy shares between candidates is its own affair."""
+        return [_in_its_layout(observation) for observation in observations]
 
     def propose(self, memory: list[dict[str, Any]], noise: Floats) -> tuple[Floats, None]:
         """Actions (B, N, H, A). LeRobot draws its own noise: ours (B, N, H, A) seeds it, whatever its scale."""
         n_candidates, chunk_size = noise.shape[1:3]
         proposed = []
-        for batch, mine in zip(memory, noise, strict=True):
-            # A policy may keep a queue of observations; ours decides on each afresh.
+        for observed, mine in zip(memory, noise, strict=True):
+            # A policy may keep a queue of observations; ours decides on each afresh. The same goes for its processors:
+            # with relative actions, the one behind adds the state that the one in front saw last.
             self._net.reset()
-            copies = {key: _repeated(value, n_candidates) for key, value in batch.items()}
+            copies = {key: _repeated(value, n_candidates) for key, value in self._before(observed).items()}
             with torch.random.fork_rng(devices=[]), torch.no_grad():
                 torch.manual_seed(zlib.crc32(np.ascontiguousarray(mine).tobytes()))
                 chunk = self._after(self._net.predict_action_chunk(copies))
@@ -67,17 +68,6 @@ class LeRobotPolicy:
     def verifier(self, name: str) -> Verifier:
         """None is fitted for a LeRobot policy. Raises UnknownName."""
         raise UnknownName(f"no verifier {name!r} was fitted for this policy: LeRobot's checkpoints have none")
-
-    def _prepared(self, observation: Observation) -> dict[str, Any]:
-        batch: dict[str, Any] = {
-            "observation.state": torch.from_numpy(observation.state)[None],
-            "task": [observation.instruction],
-        }
-        for camera, image in observation.images.items():
-            pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
-            batch[f"observation.images.{camera}"] = pixels[None].float() / 255
-        prepared: dict[str, Any] = self._before(batch)
-        return prepared
 
 
 def load_policy(path: str) -> LeRobotPolicy:
@@ -124,6 +114,17 @@ def _spec_file(folder: Path) -> Path:
             f"{folder} does not say what its numbers mean: copy the spec.json of the dataset it was trained on into it"
         )
     return file
+
+
+def _in_its_layout(observation: Observation) -> dict[str, Any]:
+    batch: dict[str, Any] = {
+        "observation.state": torch.from_numpy(observation.state)[None],
+        "task": [observation.instruction],
+    }
+    for camera, image in observation.images.items():
+        pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
+        batch[f"observation.images.{camera}"] = pixels[None].float() / 255
+    return batch
 
 
 def _repeated(value: Any, n: int) -> Any:

@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import importlib
 import importlib.util
+import inspect
 import os
 import pkgutil
 import sys
@@ -19,7 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
 
-from vla.errors import UnknownName
+from vla.errors import Missing, UnknownName
 from vla.pipeline import Policy, Verifier
 
 KINDS = {"backbones": "Backbone", "heads": "Head", "verifiers": "Verifier", "objectives": "Objective"}
@@ -115,7 +116,13 @@ def suite(name: str) -> Any:
     """
     name, _, variants = name.partition(":")
     found = _entry("vla.suites", "suite", name)
-    return functools.partial(found, *variants.split("+")) if variants else found
+    if not variants:
+        return found
+    try:
+        inspect.signature(found).bind(*variants.split("+"))
+    except TypeError:
+        raise UnknownName(f"suite {name} has no variant {variants!r}") from None
+    return functools.partial(found, *variants.split("+"))
 
 
 def suites() -> list[str]:
@@ -150,7 +157,12 @@ def _defined(found: ModuleType, what: str, name: str) -> Any:
 
 def _entry(group: str, kind: str, name: str) -> Any:
     for entry in entry_points(group=group, name=name):
-        return entry.load()
+        try:
+            return entry.load()
+        except ImportError as error:
+            raise Missing(
+                f"{kind} {name!r} is registered by {entry.value}, which cannot be imported: {error}"
+            ) from error
     raise _unknown(kind, name, sorted({e.name for e in entry_points(group=group)}))
 
 

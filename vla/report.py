@@ -58,6 +58,8 @@ class Arm:
     """Failed episodes by the farthest part of the task they reached."""
     failures: Counter[str]
     """The same by the simulator's reason."""
+    held: tuple[int, int]
+    """Decisions in which no candidate was taken, and all."""
     crashes: list[str]
     colour: int
     """Number of its colour on the page."""
@@ -192,9 +194,15 @@ def _arms(names: Mapping[Path, str]) -> Iterator[Arm]:
                 intention(run),
                 Counter(_phase(row) for row in failed),
                 Counter(_reason(row) for row in failed),
+                (_total(known, "holds"), _total(known, "decisions")),
                 crashes.read_text(errors="replace").splitlines() if crashes.exists() else [],
                 next(colours),
             )
+
+
+def _total(rows: Mapping[int, Mapping[str, Any]], count: str) -> int:
+    values = [row.get(count) for row in rows.values()]
+    return sum(value for value in values if type(value) is int)
 
 
 def _pairs(arms: list[Arm]) -> Iterator[Pair]:

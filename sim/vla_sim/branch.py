@@ -17,14 +17,13 @@ import numpy as np
 
 from vla import registry
 from vla.data.rollouts import Rollouts
-from vla.errors import BadConfig
 from vla.pipeline import Pipeline, open_pipeline
 from vla.types import Command, Decision, Floats, Mode
 from vla_sim.collect import drive
 from vla_sim.env import Env, Suite
 from vla_sim.oracle import try_candidate
 from vla_sim.rollout import run_episodes
-from vla_sim.workers import check_workers, run_jobs
+from vla_sim.workers import check_seeds, check_workers, run_jobs
 
 _AT_ONCE = 25
 """Episodes a process runs together."""
@@ -51,8 +50,7 @@ class BranchConfig:
     """Share of the episodes that the expert does too, from the same start and under the noise of demonstrations."""
 
     def __post_init__(self) -> None:
-        if self.episodes < 1 or self.seed < 0:
-            raise BadConfig(f"episodes must be at least 1 and seed not negative, got {self.episodes} and {self.seed}")
+        check_seeds(self.seed, self.episodes)
 
 
 def collect_rollouts(

@@ -24,7 +24,7 @@ from vla.runs import alone, revision, to_plain, versions, write_json
 from vla.types import Command, Floats, Mode
 from vla_sim.env import Env
 from vla_sim.lerobot_writer import Episode, LeRobotWriter
-from vla_sim.workers import check_workers, run_jobs
+from vla_sim.workers import check_seeds, check_workers, run_jobs
 
 _SHARD, _SHARD_FRAMES = 100, 5000
 """Episodes, or frames where those are reached first, written at a time: what a kill can cost, some two minutes."""
@@ -52,8 +52,7 @@ class CollectConfig:
     """Chance a step that the arm is thrown off course for 1 to 3 steps."""
 
     def __post_init__(self) -> None:
-        if self.episodes < 1 or self.seed < 0:
-            raise BadConfig(f"episodes must be at least 1 and seed not negative, got {self.episodes} and {self.seed}")
+        check_seeds(self.seed, self.episodes)
         if self.demos is not None and self.demos < 1:
             raise BadConfig(f"demos must be at least 1, got {self.demos}")
         if not (0 <= self.noise <= 1 and 0 <= self.bump_rate <= 1):

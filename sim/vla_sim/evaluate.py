@@ -22,7 +22,7 @@ from vla_sim.env import Env, Probed, Suite
 from vla_sim.gallery import Gallery
 from vla_sim.rollout import EpisodeRow, Meanwhile, run_episodes
 from vla_sim.video import Recorder, save_video
-from vla_sim.workers import check_workers, run_jobs
+from vla_sim.workers import check_seeds, check_workers, run_jobs
 
 _AT_ONCE = 20
 """Episodes a process runs together, and then reports: enough to fill a batch, few enough to lose to a kill."""
@@ -58,8 +58,7 @@ class EvalConfig:
     """Chance that a difference is claimed where there is none, with `against`; None: 0.05."""
 
     def __post_init__(self) -> None:
-        if self.episodes < 1 or self.seed < 0:
-            raise BadConfig(f"episodes must be at least 1 and seed not negative, got {self.episodes} and {self.seed}")
+        check_seeds(self.seed, self.episodes)
 
 
 def evaluate(
@@ -97,7 +96,7 @@ def evaluate(
         Missing: the disk is full, a worker crashed twice on the same episodes, or there is no cluster; the rows so far
             are intact.
     """
-    check_workers(workers)
+    check_workers(workers, here=cluster is None)
     pipeline, suite = _open(config)
     require_match(pipeline.spec, suite.spec, config.policy, f"suite {config.suite!r}")
     _run(config, pipeline, suite, ())  # no episode: settings that cannot be are refused before anything is written
@@ -212,11 +211,14 @@ def delay_periods(latency_ms: float, control_rate_hz: float) -> int:
 
 
 def _digest(config: EvalConfig) -> str:
-    """SHA-256 of the weights or graphs that are evaluated; "" where the policy is no folder."""
+    """SHA-256 of the weights or graphs that are evaluated and of what scales them; "" where the policy is no folder."""
     folder = zoo.folder(config.policy)
     names = ["policy.safetensors", "model.safetensors", "encode.onnx", "propose.onnx"]
-    names += [f"verifiers/{Path(config.verifier).name}.safetensors", "verify.onnx"] if config.verifier else []
+    if config.verifier:
+        beside = f"verifiers/{Path(config.verifier).name}"
+        names += [f"{beside}.safetensors", f"{beside}.json", "verify.onnx"]
     found = [folder / name for name in names if (folder / name).is_file()]
+    found += sorted(folder.glob("policy_*processor*"))  # LeRobot's: its scales and limits
     hasher = hashlib.sha256()
     for path in found:
         hasher.update(path.read_bytes())

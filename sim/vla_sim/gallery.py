@@ -32,9 +32,9 @@ class Gallery:
     def end(self, index: int, env: Env) -> None:
         """Draw the episode if it failed. The environment is left at its end, where it was."""
         moments = [*self._moments.pop(index, []), env.snapshot()]
-        if env.success:
+        if env.success or env.steps == 0:  # refused before it began: nothing to see
             return
-        phase = (env.progress.phase if isinstance(env, HasProgress) else "") or env.failure or "ended"
+        phase = (env.progress.phase if isinstance(env, HasProgress) else "") or env.failure or "stopped"
         self._folder.mkdir(parents=True, exist_ok=True)
         if len(list(self._folder.glob(f"{phase}_*.jpg"))) >= self._most:
             return

@@ -249,7 +249,8 @@ def _execute(
 
 def _row(episode: _Episode) -> EpisodeRow:
     env = episode.env
-    progress = env.progress if isinstance(env, HasProgress) else Progress("", "")
+    # Whoever refused a sentence went for nothing, right or wrong.
+    progress = env.progress if isinstance(env, HasProgress) and not episode.refused else Progress("", "")
     return EpisodeRow(
         seed=episode.seed,
         task=env.task,

@@ -6,9 +6,12 @@ replaced and its item tried again, so a lost process costs time and nothing else
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
+import pickle
 import signal
+import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
@@ -33,11 +36,19 @@ class _Worker:
     item: Any = None
 
 
-def check_workers(workers: int) -> None:
-    """Raises BadConfig for none, or more than the machine can bear: a simulator takes a gigabyte each."""
+def check_workers(workers: int, here: bool = True) -> None:
+    """Raises BadConfig for none, or more than this machine can bear, if they are here: a simulator takes a gigabyte."""
     most = 8 * (os.cpu_count() or 1)
-    if not 1 <= workers <= most:
+    if workers < 1 or (here and workers > most):
         raise BadConfig(f"workers must be within 1 and {most} on this machine, got {workers}")
+
+
+def check_seeds(seed: int, episodes: int) -> None:
+    """Raises BadConfig for no episode, or seeds that a generator does not take: numpy's old one ends at 32 bits."""
+    if episodes < 1 or seed < 0:
+        raise BadConfig(f"episodes must be at least 1 and seed not negative, got {episodes} and {seed}")
+    if seed + episodes > 1 << 32:
+        raise BadConfig(f"seeds end at {(1 << 32) - 1}; {episodes} from {seed} on go beyond")
 
 
 def run_jobs(
@@ -91,6 +102,7 @@ def run_jobs(
                     team[i] = _start(setup)
                     continue
                 if error is not None:
+                    error.add_note(f"It was at work on {worker.item}.")
                     raise error
                 done, worker.item = worker.item, None
                 yield done, result
@@ -124,7 +136,19 @@ def _serve(setup: Setup[Item, Result], connection: Connection) -> None:
         work = setup()
         while True:
             connection.send((None, work(connection.recv())))
-    except EOFError:
+    except (EOFError, BrokenPipeError):
         return  # the parent is gone
     except Exception as error:
-        connection.send((error, None))
+        with contextlib.suppress(BrokenPipeError):
+            connection.send((_as_sent(error), None))
+
+
+def _as_sent(error: Exception) -> Exception:
+    """What can be raised again where it did not happen, and says where it did."""
+    where = f"in a worker process:\n{traceback.format_exc()}"
+    error.add_note(where)
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # of a type that cannot be made again from its arguments
+        return RuntimeError(where)
+    return error

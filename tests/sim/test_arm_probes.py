@@ -13,7 +13,7 @@ from vla.errors import UnknownInstruction, UnknownName
 from vla.tokenizers.words import WordTokenizer
 from vla.types import Command, Mode
 from vla_sim.arm.env import ArmEnv
-from vla_sim.arm.probes import PROBES
+from vla_sim.arm.probes import PROBES, _alone
 from vla_sim.env import HasProgress, Probed
 from vla_sim.suites.libero import OFFICIAL, LiberoSuite
 from vla_sim.suites.robosuite import Lift, PickPlace, Stack
@@ -154,6 +154,37 @@ def test_a_swapped_sentence_is_about_something_else_in_the_scene() -> None:
     assert thing.removesuffix("_1").replace("_", " ") in env.instruction
     assert thing != "milk_1"
     assert thing in env._world.things.names
+
+
+def test_no_intention_is_scored_about_what_robosuite_put_away() -> None:
+    suite = PickPlace()
+    env = suite.probed("language_swap").make()
+    for seed, task in enumerate(suite.tasks):
+        env.reset(seed, task)
+        assert env.instruction != suite.make().altered(lambda t, _: t)._tasks(seed, task).instruction
+        assert env.progress.target == "", "the other three lie 14 m away"
+
+
+def test_one_of_several_alike_is_no_target() -> None:
+    names = ["akita_black_bowl_1", "akita_black_bowl_2", "plate_1", "cubeA"]
+    assert [name for name in names if _alone(name, names)] == ["plate_1", "cubeA"]
+    assert not _alone("wine_bottle_1", names), "nor what is not there"
+
+
+def test_a_goal_on_the_table_moves_with_its_landmark() -> None:
+    suite = LiberoSuite("libero_goal", "decimated")
+    (push,) = (task for task in suite.tasks if "push_the_plate" in task)
+    region, away = "main_table_stove_front_region", []
+    plain, probed = suite.make(), suite.probed("objects_pose").make()
+    for env in (plain, probed, plain):
+        env.reset(3, push)
+        env.observe()  # the two share a scene: whoever looks puts his own things into it
+        data = env._data
+        away.append((data.site(region).xpos - data.body("flat_stove_1_main").xpos)[:2].copy())
+    np.testing.assert_allclose(away[1], away[0], atol=1e-9)
+    np.testing.assert_allclose(away[2], away[0], atol=1e-9)
+    probed.reset(3, push)
+    assert solve(probed)
 
 
 def test_the_expert_goes_for_the_right_thing_first_and_passes_every_phase() -> None:

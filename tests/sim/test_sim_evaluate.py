@@ -23,7 +23,7 @@ from vla.cli import main
 from vla.comparison import compare
 from vla.errors import BadConfig, SpecMismatch
 from vla.runs import Run
-from vla_sim.evaluate import EvalConfig, delay_periods, evaluate, film
+from vla_sim.evaluate import EvalConfig, _digest, delay_periods, evaluate, film
 from vla_sim.suites.tabletop import TabletopSuite
 
 SUITE = TabletopSuite()
@@ -122,6 +122,8 @@ def test_a_killed_evaluation_resumes_without_losing_or_doubling_an_episode(
         ("fit-verifier --policy POLICY --workers 0", "workers must be within 1"),
         ("fit-verifier --policy POLICY --verifier nothing", "no verifier is called 'nothing'"),
         ("fit-verifier --policy POLICY/nothing", "is not a finished checkpoint"),
+        ("fit-verifier --policy POLICY --seed 4294967290", "seeds end at 4294967295"),
+        ("eval --policy POLICY --out new --seed 5000000000", "seeds end at 4294967295"),
         ("tasks --run -1", "must not be negative"),
         ("tasks --run 1 --seed -1", "must not be negative"),
         ("tasks --run 1 --workers 0", "workers must be within 1"),
@@ -162,6 +164,16 @@ def test_a_policy_that_was_trained_on_meanwhile_is_another(
     checkpoint.save_tensors(weights, {k: v + k.startswith("head.") for k, v in tensors.items()})
     with pytest.raises(BadConfig, match="has changed since"):
         evaluate(config, tmp_path / "run", workers=1, resume=True)
+
+
+def test_a_lerobot_policy_with_another_scale_is_another(tmp_path: Path) -> None:
+    config = EvalConfig(str(tmp_path))
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    scale = tmp_path / "policy_postprocessor_step_0_unnormalizer_processor.safetensors"
+    scale.write_bytes(b"1")
+    before = _digest(config)
+    scale.write_bytes(b"3")
+    assert _digest(config) != before
 
 
 @pytest.mark.parametrize(
@@ -336,6 +348,7 @@ def test_unknown_words_fail_their_episodes_and_all_of_them_the_evaluation(
     assert "1 of 3 episodes refused, for words it was never trained on: 'juggle'" in capsys.readouterr().out
     rows = {row["seed"]: row["failure"] for row in Run.open(tmp_path / "some").rows()}
     assert (rows[501], "refused" in (rows[500], rows[502])) == ("refused", False)
+    assert main([*command, str(tmp_path / "s"), "--swap-instruction"]) == 0, "the sentence is another's: no wonder"
     told({500, 501, 502})
     assert main([*command, str(tmp_path / "all")]) == 2
     assert "is not for tabletop: 3 of 3 episodes refused" in capsys.readouterr().err

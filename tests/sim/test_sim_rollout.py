@@ -301,7 +301,7 @@ def test_a_policy_that_does_not_know_the_words_fails_that_episode_alone_where_th
         before_decide=deaf.look,
     )
     assert [row.failure for row in rows] == ["", REFUSED, REFUSED]
-    assert [row.steps for row in rows[1:]] == [0, 0]
+    assert [(row.steps, row.phase, row.target) for row in rows[1:]] == [(0, "", "")] * 2, "nobody went for anything"
     with pytest.raises(UnknownInstruction):
         run_episodes(Pipeline(deaf, FirstCandidate()), SUITE, seeds, n_action_steps=1, tasks=tasks)
 

@@ -56,6 +56,28 @@ def test_errors_raised_by_the_work_reach_the_caller(workers: int) -> None:
         list(run_jobs(_squares, [1, 99, 2], workers, print))
 
 
+def test_an_error_says_where_it_happened_even_one_that_cannot_travel() -> None:
+    for item, kind in ((50, ValueError), (51, RuntimeError)):
+        with pytest.raises(kind) as raised:
+            list(run_jobs(_broken, [item], 2, print))
+        said = "\n".join([str(raised.value), *raised.value.__notes__])
+        assert "in _fails" in said, "the function that raised it"
+        assert f"at work on {item}" in said
+
+
+class TwoArguments(Exception):
+    def __init__(self, what: str, where: str) -> None:
+        super().__init__(f"{what} {where}")
+
+
+def _fails(item: int) -> int:
+    raise ValueError("cannot place") if item == 50 else TwoArguments("cannot", "place")
+
+
+def _broken() -> Callable[[int], int]:
+    return _fails
+
+
 def test_endless_items_are_taken_only_as_needed_and_closing_leaves_no_process() -> None:
     taken = itertools.count()
     jobs = run_jobs(_squares, taken, 2, print)

@@ -142,3 +142,11 @@ def test_an_unknown_probe_lists_those_there_are() -> None:
     assert isinstance(SUITE, Probed)
     with pytest.raises(UnknownName, match="vision_light"):
         SUITE.probed("vision_sound")
+
+
+def test_a_probe_keeps_the_suites_looks() -> None:
+    suite = TabletopSuite("mesh")
+    plain, probed = suite.make(), suite.probed("language_paraphrase").make()
+    for env in (plain, probed):
+        env.reset(6, None)
+    np.testing.assert_array_equal(plain.render("agent", 64, 64), probed.render("agent", 64, 64))

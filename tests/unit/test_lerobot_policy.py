@@ -68,6 +68,34 @@ def test_an_observation_does_not_depend_on_its_neighbours_and_candidates_share_i
     assert np.abs(alone[0].candidates.actions - alone[1].candidates.actions).max() > 1e-4
 
 
+def test_relative_actions_are_added_to_the_state_they_are_about(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As pi0 has them: the step behind the network adds the state that the step in front of it saw last."""
+    from lerobot.policies import factory
+    from lerobot.processor.relative_action_processor import AbsoluteActionsProcessorStep, RelativeActionsProcessorStep
+
+    spec = replace(SPEC, action=tuple(replace(d, kind="absolute") for d in SPEC.state), gripper="none")
+    plain = factory.make_pre_post_processors
+
+    def relative(*args: Any, **settings: Any) -> Any:
+        before, after = plain(*args, **settings)
+        step = RelativeActionsProcessorStep(enabled=True)
+        before.steps = [*before.steps[:-1], step, before.steps[-1]]
+        after.steps = [after.steps[0], AbsoluteActionsProcessorStep(enabled=True, relative_step=step), *after.steps[1:]]
+        return before, after
+
+    monkeypatch.setattr(factory, "make_pre_post_processors", relative)
+    lerobot_parts.save_act(tmp_path, spec)
+    monkeypatch.setattr(factory, "make_pre_post_processors", plain)
+    pipeline = Pipeline(registry.open_policy(f"lerobot:{tmp_path}"), FirstCandidate())
+    seen = [replace(observation(), state=np.full(8, x, np.float32)) for x in (0.05, 0.12)]
+    rngs = [np.random.default_rng(i) for i in (0, 1)]
+    for together, one in zip(pipeline.decide_batch(seen, rngs), seen, strict=True):
+        alone = pipeline.decide(one, np.random.default_rng(0))
+        np.testing.assert_allclose(together.candidates.actions, alone.candidates.actions, atol=1e-6)
+
+
 def test_it_runs_episodes_through_safety(saved: Path, tmp_path: Path) -> None:
     from vla_sim.evaluate import EvalConfig, evaluate
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
 
 import vla
 from vla import registry
-from vla.errors import UnknownName
+from vla.errors import Missing, UnknownName
 
 METHOD = '''"""A head of one's own."""
 from dataclasses import dataclass
@@ -104,3 +105,18 @@ def test_a_suite_that_is_not_there_is_answered_with_the_ones_that_are() -> None:
     assert "tabletop" in registry.suites()
     with pytest.raises(UnknownName, match=r"no suite is called 'kitchen'; there is .*tabletop"):
         registry.suite("kitchen")
+
+
+@pytest.mark.parametrize(
+    "name", ["tabletop:mesh+primitive", "tabletop:nothing", "lift:Door", "pick_place:PickPlaceCan"]
+)
+def test_a_variant_that_a_suite_does_not_have_is_named(name: str) -> None:
+    with pytest.raises(UnknownName, match=rf"{name.split(':')[0]} has no variant"):
+        registry.suite(name)()
+
+
+def test_a_suite_whose_module_is_missing_says_who_registered_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = EntryPoint("gone", "no_such_module:Suite", "vla.suites")
+    monkeypatch.setattr(registry, "entry_points", lambda **_: [gone])
+    with pytest.raises(Missing, match="'gone' is registered by no_such_module:Suite, which cannot be imported"):
+        registry.suite("gone")

@@ -91,9 +91,12 @@ def main(args: Args) -> int:
     rows = run.rows()
     if refused := [row["instruction"] for row in rows if row["failure"] == REFUSED]:
         told = f"{len(refused)} of {len(rows)} episodes refused, for words it was never trained on: {refused[0]!r}"
-        if len(refused) == len(rows) and args.probe is None:
+        if len(refused) == len(rows) and args.probe is None and not args.swap_instruction:
             raise UnknownInstruction(f"{args.policy} is not for {args.suite}: {told}")
         print(told)
+    decisions, holds = (sum(row.get(count, 0) for row in rows) for count in ("decisions", "holds"))
+    if holds:
+        print(f"in {holds} of {decisions} decisions no candidate was taken: the robot held")
     if args.videos:
         film(config, args.videos, args.out / "videos")
     found = rates(run)

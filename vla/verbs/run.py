@@ -34,18 +34,17 @@ class Args:
 def main(args: Args) -> int:
     """Run, one line an episode."""
     from vla import registry
-    from vla.errors import BadConfig
     from vla.pipeline import how_many, open_pipeline
     from vla.types import Decision
     from vla_sim.env import Env
     from vla_sim.rollout import run_episodes
+    from vla_sim.workers import check_seeds
 
     def refused(_: int, env: Env, decision: Decision) -> None:
         if decision.chunk is None:
             print(f"  step {env.steps}: HOLD, {decision.verdict.reason}", flush=True)
 
-    if args.episodes < 1 or args.seed < 0:
-        raise BadConfig(f"episodes must be at least 1 and seed not negative, got {args.episodes} and {args.seed}")
+    check_seeds(args.seed, args.episodes)
     pipeline = open_pipeline(args.policy, args.verifier, how_many(args.candidates, args.verifier), args.noise_scale)
     if args.calibration is not None:
         from vla_calibration.drift import require_calibrated

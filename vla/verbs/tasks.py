@@ -40,7 +40,7 @@ def main(args: Args) -> int:
     from vla.progress import bar
     from vla.statistics import wilson
     from vla_sim.experts import try_expert
-    from vla_sim.workers import check_workers
+    from vla_sim.workers import check_seeds, check_workers
 
     if args.run < 0 or args.seed < 0:
         raise BadConfig(f"--run and --seed must not be negative, got {args.run} and {args.seed}")
@@ -48,6 +48,7 @@ def main(args: Args) -> int:
         raise BadConfig(f"--show draws a PNG: call it {args.show.with_suffix('.png')}")
     check_workers(args.workers)
     suite = registry.suite(args.suite)()
+    check_seeds(args.seed, max(1, args.run) * len(suite.tasks))
     if args.task is not None and args.task not in suite.tasks:
         raise UnknownName(f"no {args.suite} task is called {args.task!r}; there is {', '.join(suite.tasks)}")
     tasks = list(suite.tasks) if args.task is None else [args.task]
@@ -85,4 +86,4 @@ def _pictures(suite: Suite, tasks: list[str], seed: int) -> Iterator[Any]:
     env = suite.stage()
     for task in tasks:
         env.reset(seed, task)
-        yield env.render("agent", SIZE, SIZE)
+        yield env.render(suite.spec.cameras[0].name, SIZE, SIZE)

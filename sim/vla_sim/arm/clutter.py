@@ -22,8 +22,6 @@ _CLEAR_M = 0.09
 """From the middle of what can be moved, and of one another."""
 _AROUND_M = 0.1
 """How far beyond the outermost of what can be moved."""
-_REACH_M = 1.2
-"""From the base: what is farther off was put away."""
 _TRIES = 100
 _ABOVE_M = 3.0
 _SEEN = np.array([0, 1, 0, 0, 0, 0], np.uint8)
@@ -36,8 +34,7 @@ def solids(world: World, layout: Layout, rng: np.random.Generator) -> tuple[Soli
     data = mujoco.MjData(world.model)
     data.qpos[:] = layout.qpos
     mujoco.mj_kinematics(world.model, data)
-    places = [data.xpos[body, :2].copy() for body in world.things.bodies]
-    taken = [place for place in places if np.linalg.norm(place - world.base[:2]) < _REACH_M]
+    taken = [place[:2] for place in world.things.within_reach(layout.qpos, world.base).values()]
     if not taken:
         return ()
     low, high = np.min(taken, 0) - _AROUND_M, np.max(taken, 0) + _AROUND_M

@@ -149,10 +149,19 @@ def _changed(probe: str, tasks: Sequence[Task], task: Task, seed: int) -> Task:
         return replace(task, instruction=_renamed(task.instruction))
     if probe == "language_negation":
         return replace(task, instruction=f"{task.instruction}, do not {_choose(rng, others).instruction}")
-    there = [other for other in others if other.target != task.target and other.target in task.world().things.names]
+    world = task.world()
+    here = list(world.things.within_reach(task.layout(world, seed).qpos, world.base))
+    there = [other for other in others if other.target != task.target and _alone(other.target, here)]
     said = _choose(rng, there or others)
-    # Where the sentence is about the same object, or about one that is not there, what the hand goes for tells nothing.
+    # Where the sentence is about the same object, one that is not there or one of several alike, what the hand goes for
+    # tells nothing.
     return replace(task, instruction=said.instruction, target=said.target if there else "")
+
+
+def _alone(name: str, names: Sequence[str]) -> bool:
+    """It is among the names, and no other of its kind is: "plate_1", and no "plate_2"."""
+    kind = re.sub(r"_\d+$", "", name)
+    return [other for other in names if re.sub(r"_\d+$", "", other) == kind] == [name]
 
 
 def _laid_out(probe: str, plain: Callable[[World, int], Layout], world: World, seed: int) -> Layout:
@@ -168,7 +177,7 @@ def _laid_out(probe: str, plain: Callable[[World, int], Layout], world: World, s
     for address in world.things.qpos:
         qpos[address : address + 2] += shift
     fixtures[:, :2] += shift
-    return replace(layout, qpos=qpos, fixtures=fixtures)
+    return replace(layout, qpos=qpos, fixtures=fixtures, regions=layout.regions + shift)
 
 
 def _dress(probe: str, world: World, rng: np.random.Generator) -> Dress:

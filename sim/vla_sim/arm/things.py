@@ -9,6 +9,9 @@ import numpy as np
 from vla_sim.panda import Doubles
 from vla_sim.rendering import mujoco
 
+_REACH_M = 1.2
+"""From the base: what is farther off was put away."""
+
 
 class Things:
     """The bodies of a compiled scene that hang on nothing, by their names: "milk_1", "cubeA"."""
@@ -29,6 +32,11 @@ class Things:
     def body(self, name: str) -> int:
         """MuJoCo's number of a thing's body."""
         return self.bodies[self.names.index(name)]
+
+    def within_reach(self, qpos: Doubles, base: Doubles) -> dict[str, Doubles]:
+        """Name -> (3,) place [m] of what is near the robot's base: robosuite puts far away what a task does not use."""
+        places = {name: qpos[i : i + 3].copy() for name, i in zip(self.names, self.qpos, strict=True)}
+        return {name: place for name, place in places.items() if np.hypot(*(place - base)[:2]) < _REACH_M}
 
     def nearest(self, data: Any, point: Doubles) -> tuple[str, float]:
         """The thing nearest to a point in the world, and how far its solid parts' boxes are from it [m]."""

@@ -11,7 +11,7 @@ import io
 import logging
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,8 @@ class Layout:
     """(F, 7) position [m] and quaternion (w, x, y, z) of each fixture's body: part of the model, not of the state."""
     dress: Dress = PLAIN
     """What looks different; part of the model, too."""
+    regions: Doubles = field(default_factory=lambda: np.zeros(2))
+    """(2,) [m] how far the table's regions, which goals may name, are from where the scene has them; so are these."""
 
 
 class World:
@@ -63,6 +65,14 @@ class World:
         fixtures = [*getattr(self.env, "fixtures_dict", {}).values(), *door]
         self._fixtures = [self.model.body(fixture.root_body).id for fixture in fixtures]
         self._compiled = [_compiled_pose(fixture.get_obj()) for fixture in fixtures]
+        apart = {int(self.model.body_rootid[body]) for body in (*self.things.bodies, *self._fixtures)}
+        self._regions = [
+            site
+            for site in range(self.model.nsite)
+            if self.model.site(site).name.endswith("_region")
+            and int(self.model.body_rootid[self.model.site_bodyid[site]]) not in apart
+        ]
+        self._region_places = self.model.site_pos[self._regions, :2].copy()
         self.first = self._read()
         """The layout that the first reset drew."""
         self._entered: Doubles | None = None
@@ -74,6 +84,7 @@ class World:
         # What stands on a fixture or in it is placed relative to where the fixture was compiled, so it must be there.
         for body, pose in zip(self._fixtures, self._compiled, strict=True):
             self.model.body_pos[body], self.model.body_quat[body] = pose[:3], pose[3:]
+        self.model.site_pos[self._regions, :2] = self._region_places
         with quiet(), _numpy_seed(seed):
             self.env.reset()
         return self._read()
@@ -83,6 +94,7 @@ class World:
         if self._entered is not layout.fixtures:
             for body, pose in zip(self._fixtures, layout.fixtures, strict=True):
                 self.model.body_pos[body], self.model.body_quat[body] = pose[:3], pose[3:]
+            self.model.site_pos[self._regions, :2] = self._region_places + layout.regions
             self._entered = layout.fixtures
         if self._worn is not layout.dress:
             self.wardrobe.wear(layout.dress)

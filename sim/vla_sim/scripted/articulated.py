@@ -77,8 +77,8 @@ def push_shut(view: View, drawer: Drawer) -> Floats:
     return _approach(view, drawer.handle - drawer.out * _PULL_M, drawer.out, orientation, CLOSE, drawer.opened)
 
 
-def turn_knob(view: View, joint: str) -> Floats:
-    """Take a knob from above and turn it; let go and begin again when the wrist has turned far."""
+def turn_knob(view: View, joint: str, way: float) -> Floats:
+    """Take a knob from above and turn it, `way` 1 or -1; let go and begin again when the wrist has turned far."""
     model, data = view.world.model, view.data
     body = int(model.jnt_bodyid[model.joint(joint).id])
     solid = [g for g in np.flatnonzero(model.geom_bodyid == body) if model.geom_contype[g]]
@@ -87,16 +87,16 @@ def turn_knob(view: View, joint: str) -> Floats:
     knob[2] = top + 0.004
     away = np.hypot(*(view.tool - knob)[:2])
     low = view.tool[2] - knob[2] < 0.03
-    yaw = yaw_of(view.orientation)
+    turned = way * yaw_of(view.orientation)
     if view.closing and away < 0.03 and low:
         if not is_shut(view):
             return stay(view, CLOSE)
-        if yaw < _MOST_TURN_RAD:
+        if turned < _MOST_TURN_RAD:
             action = stay(view, CLOSE)
-            action[5] = _TURN_PER_STEP_RAD
+            action[5] = way * _TURN_PER_STEP_RAD
             return action
     straight = _facing(view, -_UP, closing=np.array([0.0, 1.0, 0.0]))
-    if low and away < 0.03 and (yaw > 1.0 or view.grip > -0.9):
+    if low and away < 0.03 and (turned > 1.0 or view.grip > -0.9):
         return go(view, view.tool + _UP * (0.05 if view.grip < -0.9 else 0.0), OPEN, view.orientation)
     if grasp_on(view, knob, straight):
         return stay(view, CLOSE, straight)

@@ -41,8 +41,10 @@ class PredicateExpert:
             return pull_open(view, drawer_of(view, _slide(view, goal[1])))
         if goal[0] == "close":
             return push_shut(view, drawer_of(view, _slide(view, goal[1])))
-        if goal[0] == "turnon":
-            return turn_knob(view, view.world.env.get_object(goal[1]).joints[0])
+        if goal[0] in ("turnon", "turnoff"):
+            return turn_knob(view, view.world.env.get_object(goal[1]).joints[0], 1.0 if goal[0] == "turnon" else -1.0)
+        if len(goal) < 3:
+            return stay(view, OPEN)  # not in this grammar
         return _put(view, goal[1], goal[2])
 
     def features(self, view: View) -> Floats:

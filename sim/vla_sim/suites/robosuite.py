@@ -193,9 +193,9 @@ class RobosuiteSuite:
     instructions: Sequence[str]
     film_camera = "agent"
 
-    def __init__(self, name: str, skill: str, *tasks: str) -> None:
-        if unknown := [task for task in tasks if task not in _SCENES]:
-            raise UnknownName(f"suite {name} has no variant {unknown[0]!r}; it has none at all")
+    def __init__(self, name: str, skill: str, tasks: tuple[str, ...], *variants: str) -> None:
+        if variants:
+            raise UnknownName(f"suite {name} has no variant {variants[0]!r}; it has none at all")
         self.name, self.spec, self.skills, self.tasks = name, SPEC, (skill,), tasks
         self.instructions = tuple(_SCENES[task][0] for task in tasks)
         self._tasks = {task: _task(task, skill) for task in tasks}
@@ -261,10 +261,10 @@ def _world(name: str) -> World:
     return World(build)
 
 
-Lift = functools.partial(RobosuiteSuite, "lift", "lift", "Lift")
-Stack = functools.partial(RobosuiteSuite, "stack", "stack", "Stack")
+Lift = functools.partial(RobosuiteSuite, "lift", "lift", ("Lift",))
+Stack = functools.partial(RobosuiteSuite, "stack", "stack", ("Stack",))
 PickPlace = functools.partial(
-    RobosuiteSuite, "pick_place", "put", "PickPlaceCan", "PickPlaceMilk", "PickPlaceBread", "PickPlaceCereal"
+    RobosuiteSuite, "pick_place", "put", ("PickPlaceCan", "PickPlaceMilk", "PickPlaceBread", "PickPlaceCereal")
 )
-NutAssembly = functools.partial(RobosuiteSuite, "nut_assembly", "put", "NutAssemblySquare", "NutAssemblyRound")
-Door = functools.partial(RobosuiteSuite, "door", "open", "Door")
+NutAssembly = functools.partial(RobosuiteSuite, "nut_assembly", "put", ("NutAssemblySquare", "NutAssemblyRound"))
+Door = functools.partial(RobosuiteSuite, "door", "open", ("Door",))

@@ -303,7 +303,7 @@ class TabletopSuite:
         """This suite with one thing changed in every episode. Raises UnknownName."""
         from vla_sim.tabletop.probes import ProbedTabletop
 
-        return ProbedTabletop(probe)
+        return ProbedTabletop(probe, self._visual)
 
     def other_instruction(self, task: str, seed: int) -> str:
         """A sentence for a task about another cube."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -204,16 +204,16 @@ _FIELDS = (
 class ProbedTabletop(TabletopSuite):
     """The tabletop with one probe."""
 
-    def __init__(self, probe: str) -> None:
+    def __init__(self, probe: str, visual: Literal["primitive", "mesh"] = "primitive") -> None:
         """Raises UnknownName."""
-        super().__init__()
+        super().__init__(visual)
         if probe not in PROBES:
             raise UnknownName(f"the tabletop has no probe {probe!r}; there is {', '.join(PROBES)}")
         self._probe = probe
 
     def make(self) -> ProbedEnv:
         """A new environment, already reset to seed 0."""
-        return ProbedEnv("primitive", self.spec, self._probe)
+        return ProbedEnv(self._visual, self.spec, self._probe)
 
     def stage(self) -> ProbedEnv:
         """One with the Panda's meshes, for videos. Raises Missing without robosuite."""

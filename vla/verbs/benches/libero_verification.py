@@ -42,7 +42,7 @@ def measure(args: Args) -> list[Metric]:
     _train(folder, args.workers)
     _fit(folder / "policy", args.workers)
     free = {
-        name: _arm(folder, LEARNED_IN, name, settings, CHOICE_EPISODES, CHOICE_SEED, args.workers)
+        name: _arm(folder / "choice", LEARNED_IN, name, settings, CHOICE_EPISODES, CHOICE_SEED, args.workers)
         for name, settings in FREE.items()
     }
     best = max(free, key=lambda name: free[name].mean())
@@ -81,8 +81,8 @@ def _fit(policy: Path, workers: int) -> None:
 
 
 def _compare(folder: Path, suite: str, best: str, workers: int) -> list[Metric]:
-    free = _arm(folder, suite, best, FREE[best], EPISODES, SEED, workers)
-    verified = _arm(folder, suite, "verified", VERIFIED, EPISODES, SEED, workers)
+    free = _arm(folder / "arms", suite, best, FREE[best], EPISODES, SEED, workers)
+    verified = _arm(folder / "arms", suite, "verified", VERIFIED, EPISODES, SEED, workers)
     test = paired(verified, free)
     return [
         share(f"{suite}, {best}", free),
@@ -92,14 +92,14 @@ def _compare(folder: Path, suite: str, best: str, workers: int) -> list[Metric]:
     ]
 
 
-def _arm(folder: Path, suite: str, name: str, settings: dict[str, Any], episodes: int, seed: int, workers: int) -> Any:
-    """Outcomes (episodes,) of one arm, in the order of the seeds."""
+def _arm(where: Path, suite: str, name: str, settings: dict[str, Any], episodes: int, seed: int, workers: int) -> Any:
+    """Outcomes (episodes,) of one arm, in the order of the seeds; its run is kept in a folder of `where`."""
     from vla_sim.evaluate import EvalConfig
 
     settings = {"n_action_steps": N_ACTION_STEPS, **settings}
-    config = EvalConfig(policy=str(folder / "policy"), suite=suite, episodes=episodes, seed=seed, **settings)
-    where = folder / "arms" / _as_name(suite) / _as_name(name)
-    return outcomes(_stages.evaluate(f"{suite}, {name}", config, where, workers))
+    policy = str(where.parent / "policy")
+    config = EvalConfig(policy=policy, suite=suite, episodes=episodes, seed=seed, **settings)
+    return outcomes(_stages.evaluate(f"{suite}, {name}", config, where / _as_name(suite) / _as_name(name), workers))
 
 
 def _as_name(text: str) -> str:
