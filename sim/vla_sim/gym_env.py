@@ -31,7 +31,9 @@ class SuiteEnv(gymnasium.Env[GymObservation, Floats]):
         self.render_mode = render_mode
         spec = found.spec
         self.metadata = SuiteEnv.metadata | {"render_fps": round(spec.control_rate_hz)}
-        low, high = (np.array([getattr(d, side) for d in spec.state], np.float32) for side in ("low", "high"))
+        # A measurement may leave its limits; as far out as they are apart, safety takes it for a broken sensor.
+        low = np.array([2 * d.low - d.high for d in spec.state], np.float32)
+        high = np.array([2 * d.high - d.low for d in spec.state], np.float32)
         images = {c.name: spaces.Box(0, 255, (c.height, c.width, 3), np.uint8) for c in spec.cameras}
         longest, letters = max(map(len, found.instructions)), "".join(sorted(set("".join(found.instructions))))
         sentence = spaces.Text(longest, charset=letters)
@@ -43,7 +45,7 @@ class SuiteEnv(gymnasium.Env[GymObservation, Floats]):
     ) -> tuple[GymObservation, dict[str, Any]]:
         """Start the episode of a seed; `options={"task": ...}` chooses the task."""
         super().reset(seed=seed)
-        scene = int(self.np_random.integers(2**31)) if seed is None else seed
+        scene = int(self.np_random.integers(2**31)) if seed is None else seed % (1 << 32)
         self._env.reset(scene, (options or {}).get("task"))
         return self._observe(), self._info()
 

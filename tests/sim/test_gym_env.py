@@ -37,6 +37,14 @@ def test_the_expert_earns_the_reward_and_waiting_truncates() -> None:
     assert info["failure"] == "timeout"
 
 
+def test_what_is_measured_is_in_the_space_however_wild_the_actions() -> None:
+    env = SuiteEnv()
+    seen, _ = env.reset(seed=5_000_000_000)
+    for _ in range(30):
+        assert env.observation_space.contains(seen)
+        seen, *_ = env.step(env.action_space.high)
+
+
 @pytest.mark.parametrize("suite", ["lift", "stack", "pick_place", "libero_object:decimated"])
 def test_suites_of_robosuite_and_libero_pass_it_too(suite: str, monkeypatch: pytest.MonkeyPatch) -> None:
     env = SuiteEnv(suite, render_mode="rgb_array")
