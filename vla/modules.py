@@ -78,7 +78,7 @@ class Head(nn.Module, ABC):
 
         All randomness comes from `noise`, standard normal: the same noise gives the same chunks, in torch and in
         the exported graph. `guide` (B, H', A), H' <= H, is a prefix that is already being executed and must be kept
-        (real-time chunking); heads that cannot say so raise BadConfig.
+        (real-time chunking); heads that cannot say so raise BadConfig. No command passes one yet.
         """
 
 
