@@ -17,7 +17,7 @@ import torch
 from vla import checkpoint, registry
 from vla.data.cache import open_cache
 from vla.data.rollouts import Rollouts
-from vla.errors import BadDataset, SpecMismatch
+from vla.errors import BadConfig, BadDataset, SpecMismatch
 from vla.fitting import fit_and_save
 from vla.normalise import measure
 from vla.pipeline import FirstCandidate, Pipeline, open_pipeline
@@ -258,7 +258,9 @@ def test_a_verifier_is_fitted_to_real_rollouts_and_chooses_in_the_loop(
     assert about["config"]["n_action_steps"] == 2
     assert about["fitted"] == to_plain(measures) | {"seed": 3, "episodes": 12}
     pipeline = open_pipeline(str(policy), name, n_candidates=2)
-    row = run_episodes(pipeline, SUITE, [80], n_action_steps=8)[0]
+    with pytest.raises(BadConfig, match="judges the first 2 actions"):
+        run_episodes(pipeline, SUITE, [80], n_action_steps=8)
+    row = run_episodes(pipeline, SUITE, [80], n_action_steps=2)[0]
     assert row.decisions > 0
     assert row.holds == 0
 
