@@ -10,7 +10,7 @@ Implemented: (1) a privileged value V(simulator state), an ensemble fitted to th
 Differs: what is learned is the difference between candidates of one state; distance to an expert's action, or the
     outcome of the whole episode, carry almost none of it (shown in docs/methods/privileged_advantage.md).
 Cost: one more encoding an observation and a small MLP a candidate.
-Measured: docs/benchmarks.md, `vla bench verification`.
+Measured: docs/benchmarks.md, `vla bench verification` and `vla bench libero_verification`.
 """
 
 from __future__ import annotations
