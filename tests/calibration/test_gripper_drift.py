@@ -15,17 +15,18 @@ from vla import registry
 from vla.cli import main
 from vla.errors import BadCalibration
 from vla.spec import Drift
-from vla.verbs.benches._calibration_trials import RADTAN, stand
+from vla.verbs._calibration_robot import LENS, places
 from vla.verbs.benches._gripper_trials import FLAWS, panda_shape, scene
 from vla_calibration import store
+from vla_calibration.board import Board
 from vla_calibration.contour import Mesh, read_stl
 from vla_calibration.geometry import moved
 from vla_calibration.gripper_drift import Still, check_gripper, in_sight
 from vla_calibration.stills import add_still
 from vla_calibration.store import Calibration, CameraEntry, Offset
 
-PLACE, _ = stand()
-ENTRY = CameraEntry(RADTAN, "base", PLACE, 1e-6 * np.eye(6), 0.1, 20)
+PLACE, _ = places("eye_to_hand", Board())
+ENTRY = CameraEntry(LENS, "base", PLACE, 1e-6 * np.eye(6), 0.1, 20)
 JOINTS = HOME + np.array([[-0.15, 0.25, 0, 0, -0.1, 0, 0.4], [0.15, 0.2, 0, 0, 0, 0.1, 0.6]])
 """Of two stills, the wrist turned differently."""
 

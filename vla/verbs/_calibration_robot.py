@@ -1,7 +1,8 @@
-"""A simulated Panda for `vla calibrate capture`: it drives itself, its board is rendered, its faults are known."""
+"""A simulated Panda for `vla calibrate capture` and the benchmarks: it drives itself; its faults are known."""
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,27 +38,46 @@ class Robot:
     rough: Rig
 
 
+@functools.cache
+def panda() -> Chain:
+    """The arm the simulator moves, as the calibration reads it."""
+    return load_chain(PANDA, HAND)
+
+
+def picture(board: Board) -> Picture:
+    """The board's print."""
+    return Picture(board.draw(80), board.size_m, board.square_m)
+
+
+def places(setup: Setup, board: Board, mount: Doubles | None = None) -> tuple[Doubles, Doubles]:
+    """mount_from_camera and far_from_board (4, 4), the board in sight at HOME.
+
+    eye_to_hand: a stand before the arm (or `mount`), the board on the hand. eye_in_hand: 9 cm in front of the hand,
+    looking along the fingers, the board on the table.
+    """
+    middle = np.array([*board.size_m / 2, 0])
+    if setup == "eye_in_hand":
+        wrist = transform(Rotation.from_euler("xyz", [0.1, -0.25, 1.5]).as_matrix(), np.array([0.09, 0.0, -0.06]))
+        down = np.diag([1.0, -1.0, -1.0])
+        return wrist, transform(down, np.array([0.5, 0.0, 0.03]) - down @ middle)
+    hand = panda().forward(HOME)[0]
+    if mount is None:
+        mount = looking_at(np.array([1.15, 0.1, 0.55]), hand[:3, 3])
+    turn = mount[:3, :3] @ Rotation.from_euler("xyz", [0.2, -0.2, 0.1]).as_matrix()
+    return mount, inverse(hand) @ transform(turn, hand[:3, 3] + [0.05, 0, -0.02] - turn @ middle)
+
+
 def simulated(setup: Setup, board: Board, offsets: Doubles, seed: int, mount: Doubles | None = None) -> Robot:
     """A Panda with joint offsets (7,) [rad], a camera on a stand and the board on its hand, or the other way round.
 
     `mount` (4, 4) puts the camera on the stand elsewhere, in the base frame.
     """
-    chain = load_chain(PANDA, HAND)
-    scene = BoardScene(Picture(board.draw(80), board.size_m, board.square_m), (640, 480), LENS.normalised, offsets)
-    hand = chain.forward(HOME)[0]
-    middle = np.array([*board.size_m / 2, 0])
-    if setup == "eye_to_hand":
-        if mount is None:
-            mount = looking_at(np.array([1.15, 0.1, 0.55]), hand[:3, 3])
-        turn = mount[:3, :3] @ Rotation.from_euler("xyz", [0.2, -0.2, 0.1]).as_matrix()
-        far = inverse(hand) @ transform(turn, hand[:3, 3] + [0.05, 0, -0.02] - turn @ middle)
-    else:
-        mount = transform(Rotation.from_euler("xyz", [0.1, -0.25, 1.5]).as_matrix(), np.array([0.09, 0.0, -0.06]))
-        far = transform(np.diag([1.0, -1.0, -1.0]), np.array([0.5, 0, 0.03]) - np.diag([1.0, -1, -1]) @ middle)
+    scene = BoardScene(picture(board), (LENS.width, LENS.height), LENS.normalised, offsets)
+    mount, far = places(setup, board, mount)
     truth = Rig(setup, board, LENS, mount, far, offsets, np.zeros((0, 6)))
     rng = np.random.default_rng(seed)
     guess = [moved(T, rng.normal(0, [0.015] * 3 + [0.03] * 3)) for T in (mount, far)]
-    return Robot(scene, chain, truth, Rig(setup, board, LENS, guess[0], guess[1], np.zeros(7), np.zeros((0, 6))))
+    return Robot(scene, panda(), truth, Rig(setup, board, LENS, guess[0], guess[1], np.zeros(7), np.zeros((0, 6))))
 
 
 def drive(robot: Robot, session: Session, views: int, seed: int, show: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,3 +57,26 @@ def evaluate(name: str, config: EvalConfig, folder: Path, workers: int, **settin
             show(done / total, str(wilson(successes, done)))
 
         return simulation.evaluate(config, folder, workers, progress=progress, **settings)
+
+
+def episodes(run: Run, seeds: range, setup: Callable[[], Callable[[tuple[int, ...]], Any]], workers: int) -> Any:
+    """Outcomes (len(seeds),) bool of episodes that `evaluate` has no config for, in the order of the seeds.
+
+    `run` keeps what is done, so an interruption costs the batches at work. `setup` as `vla_sim.workers.run_jobs` has
+    it; what it returns answers a batch of seeds with their rows.
+    """
+    from vla.comparison import by_seed, outcomes
+    from vla.progress import bar
+    from vla.runs import to_plain
+    from vla_sim.workers import run_jobs
+
+    done = set(by_seed(run))
+    todo = [seed for seed in seeds if seed not in done]
+    batches = [tuple(todo[i : i + 20]) for i in range(0, len(todo), 20)]
+    with bar(run.path.name) as show:
+        for batch, rows in run_jobs(setup, batches, workers, print):
+            for row in rows:
+                run.append(to_plain(row))
+            done.update(batch)
+            show(len(done) / len(seeds), "")
+    return outcomes(run)

@@ -9,32 +9,30 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 from vla.errors import BadCalibration
 from vla.spec import Drift
+from vla.verbs._calibration_robot import LENS, panda, picture, places
 from vla_calibration import synthetic
 from vla_calibration.board import Board, Detection
 from vla_calibration.camera import CameraModel
 from vla_calibration.drift import check_scene
-from vla_calibration.geometry import Doubles, difference, inverse, looking_at, moved, transform
+from vla_calibration.geometry import Doubles, difference, inverse, looking_at, moved
 from vla_calibration.hand_eye import SOLVERS, calibrate_hand_eye, closed_form, refine, start_rig
 from vla_calibration.intrinsics import calibrate_intrinsics
 from vla_calibration.joint_offsets import calibrate_joint_offsets, fittable
-from vla_calibration.kinematics import Chain, load_chain
 from vla_calibration.least_squares import ellipse_holds
 from vla_calibration.next_pose import next_pose
 from vla_calibration.rig import Noise, Rig, Setup, View
 from vla_calibration.session import Session, SessionConfig
 from vla_calibration.store import CameraEntry
 from vla_calibration.time_offset import calibrate_time_offset
-from vla_sim.board_scene import BoardScene, Flaws, Picture
-from vla_sim.panda import ASSETS, HOME
+from vla_sim.board_scene import BoardScene, Flaws
+from vla_sim.panda import HOME
 
 BOARD = Board()
-RADTAN = CameraModel(640, 480, 600.0, 605.0, 325.0, 236.0, (-0.25, 0.08, 0.001, -0.0005, 0.01))
 FISHEYE = CameraModel(640, 480, 330.0, 331.0, 322.0, 238.0, (0.05, -0.01, 0.004, -0.001), "fisheye")
-LENSES = {"radtan": RADTAN, "fisheye": FISHEYE}
+LENSES = {"radtan": LENS, "fisheye": FISHEYE}
 CLEAN = Flaws()
 NOISY = Flaws(blur_px=0.8, noise=10.0, covered=0.15)
 N_VIEWS = 20
@@ -42,12 +40,6 @@ POSITION_ONLY = Noise(0.5, 1e-3, 1e-6)
 POSITION_AND_TURN = Noise(0.5, 1e-3, float(np.deg2rad(0.1)))
 
 Row = dict[str, Any]
-
-
-@functools.cache
-def panda() -> Chain:
-    """The arm the simulator moves, as the calibration reads it."""
-    return load_chain(ASSETS / "panda.xml", "tool")
 
 
 def intrinsics_rendered(seed: int, lens: str, noisy: bool) -> Row:
@@ -83,7 +75,7 @@ def hand_eye_rendered(seed: int, setup: Setup, noisy: bool) -> Row:
         View(v.detection, moved(v.base_from_hand, np.r_[rng.normal(0, arm_noise.position_m, 3), 0, 0, 0]), v.joints)
         for v in views
     ]
-    found = calibrate_hand_eye(views, BOARD, RADTAN, setup)
+    found = calibrate_hand_eye(views, BOARD, LENS, setup)
     mm, degrees = synthetic.errors(found.mount_from_camera, rig.mount_from_camera)
     return {"mm": mm, "deg": degrees, "rms": found.rms_px}
 
@@ -106,8 +98,8 @@ def joint_offsets_projected(seed: int) -> Row:
     joints = list(fittable(panda(), "eye_to_hand", ()))
     offsets = np.zeros(7)
     offsets[joints] = np.deg2rad(rng.uniform(-5, 5, len(joints)))
-    place, far = stand()
-    rig = Rig("eye_to_hand", BOARD, RADTAN, place, far, offsets, np.zeros((0, 6)))
+    place, far = places("eye_to_hand", BOARD)
+    rig = Rig("eye_to_hand", BOARD, LENS, place, far, offsets, np.zeros((0, 6)))
     truth = synthetic.arm_views(rig, panda(), HOME, 30, Noise(0.3, 1e-4, 1e-4), rng)
     found = calibrate_joint_offsets(truth.views, panda(), _roughly(rig, rng))
     return {"deg": float(np.rad2deg(np.abs(found.offsets_rad - offsets).max()))}
@@ -117,10 +109,10 @@ def hand_eye_projected(seed: int, setup: Setup, turning: bool) -> Row:
     """20 projected views with 0.5 px and 1 mm of noise (and 0.1 degrees): this refinement and OpenCV's five solvers."""
     rng = np.random.default_rng([seed, 5])
     noise = POSITION_AND_TURN if turning else POSITION_ONLY
-    truth = synthetic.hand_eye_views(RADTAN, BOARD, setup, N_VIEWS, noise, rng)
+    truth = synthetic.hand_eye_views(LENS, BOARD, setup, N_VIEWS, noise, rng)
     X = truth.rig.mount_from_camera
-    found = calibrate_hand_eye(truth.views, BOARD, RADTAN, setup)
-    poses = [BOARD.pose(v.detection, RADTAN) for v in truth.views]
+    found = calibrate_hand_eye(truth.views, BOARD, LENS, setup)
+    poses = [BOARD.pose(v.detection, LENS) for v in truth.views]
     row = dict(zip(("mm", "deg"), synthetic.errors(found.mount_from_camera, X), strict=True))
     for name in SOLVERS:
         mm, degrees = synthetic.errors(closed_form(truth.views, poses, setup, name), X)
@@ -132,8 +124,8 @@ def coverage_projected(seed: int) -> Row:
     """Does the 95% ellipsoid of the camera's place, the noise estimated from the same views, contain the truth?"""
     rng = np.random.default_rng([seed, 6])
     setup: Setup = "eye_in_hand" if seed % 2 else "eye_to_hand"
-    truth = synthetic.hand_eye_views(RADTAN, BOARD, setup, N_VIEWS, POSITION_AND_TURN, rng)
-    found = refine(start_rig(truth.views, BOARD, RADTAN, setup), truth.views)
+    truth = synthetic.hand_eye_views(LENS, BOARD, setup, N_VIEWS, POSITION_AND_TURN, rng)
+    found = refine(start_rig(truth.views, BOARD, LENS, setup), truth.views)
     error = difference(found.rig.mount_from_camera, truth.rig.mount_from_camera)
     return {"held": ellipse_holds(error, found.covariance_of("mount"), found.dof)}
 
@@ -142,10 +134,10 @@ def guided_projected(seed: int) -> Row:
     """14 views, the arm 1 mm and 0.06 degrees off: 5 at random, then as `next_pose` says; or all at random."""
     rng = np.random.default_rng([seed, 10])
     noise = Noise(0.5, 1e-3, 1e-3)
-    place, far = stand()
-    rig = Rig("eye_to_hand", BOARD, RADTAN, place, far, np.zeros(7), np.zeros((0, 6)))
+    place, far = places("eye_to_hand", BOARD)
+    rig = Rig("eye_to_hand", BOARD, LENS, place, far, np.zeros(7), np.zeros((0, 6)))
     at_random = synthetic.arm_views(rig, panda(), HOME, 14, noise, rng, spread_rad=0.3).views
-    config = SessionConfig("panda_tabletop", "agent", "eye_to_hand", BOARD, RADTAN.width, RADTAN.height)
+    config = SessionConfig("panda_tabletop", "agent", "eye_to_hand", BOARD, LENS.width, LENS.height)
     named = in_sight = 0
     with tempfile.TemporaryDirectory() as folder:
         session = Session.create(Path(folder) / "session", config)
@@ -166,7 +158,7 @@ def guided_projected(seed: int) -> Row:
                 session.add(replace(there, camera="agent"))
     row: Row = {"named": named, "in_sight": in_sight}
     for prefix, views in (("", session.views), ("random_", at_random)):
-        found = calibrate_hand_eye(views, BOARD, RADTAN, "eye_to_hand").mount_from_camera
+        found = calibrate_hand_eye(views, BOARD, LENS, "eye_to_hand").mount_from_camera
         row[f"{prefix}mm"], row[f"{prefix}deg"] = synthetic.errors(found, place)
     return row
 
@@ -190,16 +182,16 @@ def time_offset_projected(seed: int) -> Row:
         swing = np.sin(2 * np.pi * rate * t + phase).sum(0)
         return np.asarray(HOME + np.array([0.02, 0.02, 0.02, 0.02, 0.1, 0.1, 0.15]) * swing)
 
-    place, far = stand()
+    place, far = places("eye_to_hand", BOARD)
     states = np.arange(0, 10, 0.01)
     hands = np.array([panda().forward(joints(t))[0][:3, :3] for t in states])
     stamps, seen = [], []
     for t in np.arange(0.3, 9.7, 1 / 30):
         T = inverse(place) @ panda().forward(joints(t + offset))[0] @ far
-        view = synthetic.detect(RADTAN, BOARD, T, 0.5, rng)
+        view = synthetic.detect(LENS, BOARD, T, 0.5, rng)
         if view is not None:
             stamps.append(round(t * 1e9))
-            seen.append(BOARD.pose(view, RADTAN)[:3, :3])
+            seen.append(BOARD.pose(view, LENS)[:3, :3])
     found = calibrate_time_offset(stamps, np.array(seen), [round(t * 1e9) for t in states], hands, eye_in_hand=False)
     return {"ms": 1e3 * abs(found.offset_s - offset), "std_ms": 1e3 * found.std_s}
 
@@ -211,7 +203,7 @@ def drift_projected(seed: int, what: str) -> Row:
     """
     rng = np.random.default_rng([seed, 8])
     noise = Noise(0.5, 2e-4, 2e-4)
-    place, far = stand()
+    place, far = places("eye_to_hand", BOARD)
     known = [moved(T, rng.normal(0, [3e-4] * 3 + [5e-4] * 3)) for T in (place, far)]
     offsets = np.zeros(7)
     if what == "joint":
@@ -219,9 +211,9 @@ def drift_projected(seed: int, what: str) -> Row:
     if what == "camera":
         direction = rng.normal(size=3)
         place = moved(place, np.r_[0.02 * direction / np.linalg.norm(direction), 0, 0, 0])
-    rig = Rig("eye_to_hand", BOARD, RADTAN, place, far, offsets, np.zeros((0, 6)))
+    rig = Rig("eye_to_hand", BOARD, LENS, place, far, offsets, np.zeros((0, 6)))
     views = synthetic.arm_views(rig, panda(), HOME, 3, noise, rng, spread_rad=0.25).views
-    entry = CameraEntry(RADTAN, "base", known[0], np.eye(6), 0.3, N_VIEWS)
+    entry = CameraEntry(LENS, "base", known[0], np.eye(6), 0.3, N_VIEWS)
     found = check_scene(views, BOARD, entry, Drift(), known[1])
     return {"level": found.level, "mm": 1e3 * found.metres, "deg": float(np.rad2deg(found.radians))}
 
@@ -231,35 +223,25 @@ def rendered_views(
 ) -> tuple[list[View], Rig]:
     """n images of a Panda moved at random about its home, and the true rig."""
     scene = _scene("radtan")
-    if setup == "eye_to_hand":
-        mount, far = stand()
-    else:
-        mount = _wrist_camera()
-        far = transform(np.diag([1.0, -1.0, -1.0]), np.array([0.5, 0.0, 0.03]) - [BOARD.size_m[0] / 2, 0, 0])
-        far[1, 3] = BOARD.size_m[1] / 2
+    mount, far = places(setup, BOARD)
     views: list[View] = []
     while len(views) < n:
         reported = HOME + rng.uniform(-1, 1, 7) * np.array([0.3, 0.3, 0.3, 0.3, 0.4, 0.4, 0.6])
         hand = scene.base_from_hand(reported + offsets)
         on_hand, in_base = (far, mount) if setup == "eye_to_hand" else (mount, far)
         board, camera = (hand @ on_hand, in_base) if setup == "eye_to_hand" else (in_base, hand @ on_hand)
-        if synthetic.detect(RADTAN, BOARD, inverse(camera) @ board, 0.0, rng) is None:
+        if synthetic.detect(LENS, BOARD, inverse(camera) @ board, 0.0, rng) is None:
             continue  # not in sight; saves drawing it
         found = BOARD.detect(scene.photograph(reported + offsets, board, camera, _flaws(noisy, rng), rng))
         if found is not None:
             views.append(View(found, panda().forward(reported)[0], reported, (len(views) + 1) * 10**9))
-    return views, Rig(setup, BOARD, RADTAN, mount, far, offsets, np.zeros((n, 6)))
-
-
-def picture() -> Picture:
-    """The board's print."""
-    return Picture(BOARD.draw(80), BOARD.size_m, BOARD.square_m)
+    return views, Rig(setup, BOARD, LENS, mount, far, offsets, np.zeros((n, 6)))
 
 
 @functools.cache
 def _scene(lens: str) -> BoardScene:
     camera = LENSES[lens]
-    return BoardScene(picture(), (camera.width, camera.height), camera.normalised)
+    return BoardScene(picture(BOARD), (camera.width, camera.height), camera.normalised)
 
 
 def _flaws(noisy: bool, rng: np.random.Generator) -> Flaws:
@@ -267,20 +249,6 @@ def _flaws(noisy: bool, rng: np.random.Generator) -> Flaws:
     if not noisy:
         return CLEAN
     return Flaws(NOISY.blur_px, NOISY.noise, NOISY.covered if rng.random() < 1 / 3 else 0.0)
-
-
-def stand() -> tuple[Doubles, Doubles]:
-    """base_from_camera on a stand before the arm, and hand_from_board so that the board faces it."""
-    hand = panda().forward(HOME)[0]
-    place = looking_at(np.array([1.15, 0.1, 0.55]), hand[:3, 3])
-    turn = place[:3, :3] @ Rotation.from_euler("xyz", [0.2, -0.2, 0.1]).as_matrix()
-    centre = hand[:3, 3] + [0.05, 0, -0.02]
-    return place, inverse(hand) @ transform(turn, centre - turn @ [*BOARD.size_m / 2, 0])
-
-
-def _wrist_camera() -> Doubles:
-    """hand_from_camera: 9 cm in front of the hand, looking along the fingers."""
-    return transform(Rotation.from_euler("xyz", [0.1, -0.25, 1.5]).as_matrix(), np.array([0.09, 0.0, -0.06]))
 
 
 def _roughly(rig: Rig, rng: np.random.Generator) -> Rig:

@@ -11,7 +11,8 @@ import numpy as np
 
 from vla.errors import BadCalibration, Missing
 from vla.spec import Drift
-from vla.verbs.benches._calibration_trials import N_VIEWS, RADTAN, picture, stand
+from vla.verbs._calibration_robot import LENS, picture, places
+from vla.verbs.benches._calibration_trials import BOARD, N_VIEWS
 from vla_calibration.contour import Mesh, read_stl
 from vla_calibration.geometry import moved, transform
 from vla_calibration.gripper_drift import ArmShape, Still, check_gripper, in_sight
@@ -51,9 +52,9 @@ def gripper_rendered(seed: int) -> dict[str, Any]:
     The calibration is off by half a millimetre and 0.05 degrees besides, the joints by 0.01 degrees.
     """
     rng, arm = np.random.default_rng([seed, 9]), panda_shape()
-    place, _ = stand()
+    place, _ = places("eye_to_hand", BOARD)
     known = moved(place, rng.normal(0, [3e-4] * 3 + [5e-4] * 3))
-    entry = CameraEntry(RADTAN, "base", known, np.eye(6), 0.3, N_VIEWS)
+    entry = CameraEntry(LENS, "base", known, np.eye(6), 0.3, N_VIEWS)
     stills: list[Still] = []
     while len(stills) < STILLS:
         joints = HOME + rng.uniform(-_SPREAD_RAD, _SPREAD_RAD, 7)
@@ -63,7 +64,7 @@ def gripper_rendered(seed: int) -> dict[str, Any]:
     joint, sign, direction = int(rng.integers(7)), float(rng.choice([-1, 1])), rng.normal(size=3)
     slip = sign * np.deg2rad(2) * np.eye(7)[joint]
     shift = np.r_[0.02 * direction / np.linalg.norm(direction), 0, 0, 0]
-    elsewhere = CameraEntry(RADTAN, "base", moved(known, shift), np.eye(6), 0.3, N_VIEWS)
+    elsewhere = CameraEntry(LENS, "base", moved(known, shift), np.eye(6), 0.3, N_VIEWS)
     return {
         "joint": joint + 1,
         **_outcome("nothing", stills, arm, entry),
@@ -84,4 +85,4 @@ def _outcome(what: str, stills: list[Still], arm: ArmShape, entry: CameraEntry) 
 @functools.cache
 def scene() -> BoardScene:
     """The arm with its meshes over a table, before a pale sky."""
-    return BoardScene(picture(), (RADTAN.width, RADTAN.height), RADTAN.normalised, None, True)
+    return BoardScene(picture(BOARD), (LENS.width, LENS.height), LENS.normalised, None, True)

@@ -14,10 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from vla.comparison import outcomes
-from vla.runs import Run, to_plain
+from vla.runs import Run
 from vla.statistics import paired
-from vla.verbs import demo
+from vla.verbs import _stages, demo
 from vla.verbs.bench import Args, Metric, gain, share
 
 EPISODES = 200
@@ -56,22 +55,12 @@ def measure(args: Args) -> list[Metric]:
 
 def _arm(args: Args, policy: Path, folder: Path, name: str) -> Any:
     """Outcomes (EPISODES,) in the order of the seeds."""
-    from vla.progress import bar
-    from vla_sim.workers import run_jobs
-
     config = {"policy": str(policy), "arm": name, "offsets_deg": OFFSETS_DEG, "twist": CAMERA_TWIST, "seed": SEED}
     run = Run.create(folder / name, "eval", config, resume=True)
-    done = {row["seed"] for row in run.rows()}
-    todo = [seed for seed in range(SEED, SEED + EPISODES) if seed not in done]
-    jobs = [tuple(todo[i : i + 20]) for i in range(0, len(todo), 20)]
-    with bar(name) as show:
-        if jobs and name.endswith("_calibrated"):
-            _calibrate(folder, name.removesuffix("_calibrated"))
-        for _, rows in run_jobs(functools.partial(_worker, str(policy), folder, name), jobs, args.workers, print):
-            for row in rows:
-                run.append(to_plain(row))
-            show(len(run.rows()) / EPISODES, "")
-    return outcomes(run)
+    if name.endswith("_calibrated"):
+        _calibrate(folder, name.removesuffix("_calibrated"))
+    setup = functools.partial(_worker, str(policy), folder, name)
+    return _stages.episodes(run, range(SEED, SEED + EPISODES), setup, args.workers)
 
 
 def _calibrate(folder: Path, fault: str) -> None:

@@ -205,20 +205,9 @@ class _Lab:
 
     def oracle(self, i: int) -> Any:
         """Outcomes of choosing with the simulator itself."""
-        from vla.progress import bar
-        from vla_sim.workers import run_jobs
-
         run = Run.create(self.folder / "arms" / "oracle", "eval", {"oracle": "value", "seed": SEED}, resume=True)
-        done = {row["seed"] for row in run.rows()}
-        seeds = [s for s in range(SEED, SEED + EPISODES) if s not in done]
-        jobs = [tuple(seeds[j : j + 20]) for j in range(0, len(seeds), 20)]
         setup = functools.partial(_oracle_worker, str(self.refit(i)), self.folder / "value.safetensors")
-        with bar("oracle") as show:
-            for _, rows in run_jobs(setup, jobs, self.workers, print):
-                for row in rows:
-                    run.append(to_plain(row))
-                show(len(run.rows()) / EPISODES, "")
-        return outcomes(run)
+        return _stages.episodes(run, range(SEED, SEED + EPISODES), setup, self.workers)
 
 
 def _oracle_worker(policy: str, value_file: Path) -> Callable[[tuple[int, ...]], Any]:
