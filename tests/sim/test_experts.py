@@ -25,7 +25,18 @@ def door() -> ArmEnv:
     return registry.suite("door")().draft()
 
 
-@pytest.mark.parametrize(("suite", "task"), [("nut_assembly", "NutAssemblySquare"), ("pick_place", "PickPlaceBread")])
+@pytest.mark.parametrize(
+    ("suite", "task"),
+    [
+        ("nut_assembly", "NutAssemblySquare"),
+        ("pick_place", "PickPlaceBread"),
+        ("libero_10", "KITCHEN_SCENE8_put_both_moka_pots_on_the_stove"),
+        ("libero_90", "KITCHEN_SCENE6_close_the_microwave"),
+        ("libero_90", "KITCHEN_SCENE7_open_the_microwave"),
+        ("libero_90", "KITCHEN_SCENE9_put_the_frying_pan_on_top_of_the_cabinet"),
+        ("libero_90", "LIVING_ROOM_SCENE4_stack_the_left_bowl_on_the_right_bowl_and_place_them_in_the_tray"),
+    ],
+)
 def test_the_expert_solves_a_layout_nobody_tuned_it_on(suite: str, task: str) -> None:
     trial = run_expert(registry.suite(suite)().draft(), 77_000, task)
     assert trial.success, trial

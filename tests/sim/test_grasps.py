@@ -11,7 +11,7 @@ import pytest
 from vla_sim.arm.osc import DOWN
 from vla_sim.panda import Doubles
 from vla_sim.scripted import wrist
-from vla_sim.scripted.grasps import by_the_rim, facing_down, yaw_of
+from vla_sim.scripted.grasps import FINGERTIP_M, by_a_part, by_the_rim, facing_down, fits, yaw_of
 
 BASE = np.array([-0.6, 0.0, 0.0])
 BOWL = np.array([0.0, 0.0, 0.0])
@@ -37,6 +37,42 @@ def view(
     return SimpleNamespace(
         world=SimpleNamespace(shapes=shapes, base=base), data=data, tool=tool, orientation=facing_down(yaw)
     )
+
+
+def box(size: tuple[float, float, float], at: tuple[float, float, float]) -> Doubles:
+    """Points 1 cm apart at most on the surface of a box."""
+    lines = [np.linspace(-half, half, max(2, int(200 * half) + 1)) for half in np.array(size) / 2]
+    points = np.stack(np.meshgrid(*lines, indexing="ij"), -1).reshape(-1, 3)
+    outside = (np.abs(points) > np.array(size) / 2 - 1e-9).any(1)
+    surface: Doubles = points[outside] + at
+    return surface
+
+
+def pot(knob_m: float) -> Any:
+    """A view of a pot too wide for the fingers: a knob on its lid so high, and a handle at its side."""
+    parts = [
+        box((0.09, 0.09, 0.15), (0.0, 0.0, 0.075)),
+        box((0.012, 0.012, knob_m), (0.0, 0.0, 0.15 + knob_m / 2)),
+        box((0.012, 0.05, 0.06), (0.0, 0.07, 0.11)),
+    ]
+    found = view(np.concatenate(parts))
+    found.world.shapes.parts = lambda data, body: parts
+    found.data.xipos = np.zeros((2, 3))
+    return found
+
+
+def test_what_is_too_wide_is_taken_by_its_knob_so_that_it_hangs_upright() -> None:
+    assert fits(view(box((0.06, 0.2, 0.1), (0.0, 0.0, 0.05))), 1)
+    assert not fits(pot(0.03), 1)
+    grasp = by_a_part(pot(0.03), 1, BOWL[:2])
+    np.testing.assert_allclose(grasp.position[:2], 0.0, atol=1e-9)
+    assert 0.15 < grasp.position[2] - FINGERTIP_M < 0.17, "above the lid, and enough of the knob between the fingers"
+
+
+def test_a_knob_too_low_for_the_fingers_leaves_the_handle() -> None:
+    grasp = by_a_part(pot(0.01), 1, BOWL[:2])
+    np.testing.assert_allclose(grasp.position[:2], [0.0, 0.07], atol=1e-9)
+    assert abs(np.sin(yaw_of(grasp.orientation))) > 0.9, "across it"
 
 
 def test_a_rim_is_taken_on_the_side_that_the_arm_reaches_where_the_thing_goes() -> None:

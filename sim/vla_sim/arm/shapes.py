@@ -23,6 +23,7 @@ class Shapes:
     def __init__(self, model: Any) -> None:
         self._model = model
         self._clouds: dict[int, list[tuple[int, Doubles]]] = {}
+        self._parts: dict[int, list[tuple[int, Doubles]]] = {}
         self._surfaces: list[tuple[int, Doubles]] | None = None
         self._others: dict[int | None, list[tuple[int, Doubles]]] = {}
         self._fingers = tuple(
@@ -36,6 +37,12 @@ class Shapes:
             geoms = [g for g in self._solid() if self._belongs(g, body)]
             self._clouds[body] = [(g, self._vertices(g)) for g in geoms]
         return _placed(data, self._clouds[body])
+
+    def parts(self, data: Any, body: int) -> list[Doubles]:
+        """Of each solid part of a body and of what hangs on it (n, 3) points on its surface."""
+        if body not in self._parts:
+            self._parts[body] = [(g, self._surface(g)) for g in self._solid() if self._belongs(g, body)]
+        return [_placed(data, [part]) for part in self._parts[body]]
 
     def obstacles(self, data: Any, body: int | None = None) -> Doubles:
         """(n, 3) points on everything the hand could hit: not the robot, the table, the floor, or `body`."""

@@ -44,14 +44,20 @@ def drawer_of(view: View, joint: str) -> Drawer:
     low, high = model.jnt_range[number]
     sign = -1.0 if abs(low) > abs(high) else 1.0
     out = data.xmat[body].reshape(3, 3) @ model.jnt_axis[number] * sign
-    solid = [g for g in np.flatnonzero(model.geom_bodyid == body) if model.geom_contype[g]]
+    handle = data.geom_xpos[foremost(view, body, out)].copy()
+    return Drawer(body, handle, out, float(data.qpos[model.jnt_qposadr[number]]) * sign)
+
+
+def foremost(view: View, body: int, out: Doubles) -> int:
+    """The solid part of a body that reaches farthest towards `out` (3,): its handle."""
+    model, data = view.world.model, view.data
 
     def front(geom: int) -> float:
-        half = np.abs(data.geom_xmat[geom].reshape(3, 3)) @ model.geom_size[geom]
+        half = np.abs(data.geom_xmat[geom].reshape(3, 3)) @ model.geom_aabb[geom][3:]
         return float(data.geom_xpos[geom] @ out + half @ np.abs(out))
 
-    handle = data.geom_xpos[max(solid, key=front)].copy()
-    return Drawer(body, handle, out, float(data.qpos[model.jnt_qposadr[number]]) * sign)
+    parts = np.flatnonzero(model.geom_bodyid == body)
+    return int(max((g for g in parts if model.geom_contype[g] or model.geom_conaffinity[g]), key=front))
 
 
 def pull_open(view: View, drawer: Drawer) -> Floats:
@@ -62,7 +68,7 @@ def pull_open(view: View, drawer: Drawer) -> Floats:
 
 def take_handle(view: View, drawer: Drawer) -> tuple[bool, Floats]:
     """Whether the closed fingers have the handle, and what to do while they do not: come from in front and close."""
-    orientation = _facing(view, -drawer.out)
+    orientation = facing(view, -drawer.out)
     onto = drawer.handle - drawer.out * _ONTO_M
     if is_shut(view) and view.width > 0.002 and view.world.shapes.fingers_on(view.data, drawer.body):
         return True, stay(view, CLOSE)
@@ -73,7 +79,7 @@ def take_handle(view: View, drawer: Drawer) -> tuple[bool, Floats]:
 
 def push_shut(view: View, drawer: Drawer) -> Floats:
     """With closed fingers against the handle, push."""
-    orientation = _facing(view, -drawer.out)
+    orientation = facing(view, -drawer.out)
     return _approach(view, drawer.handle - drawer.out * _PULL_M, drawer.out, orientation, CLOSE, drawer.opened)
 
 
@@ -95,7 +101,7 @@ def turn_knob(view: View, joint: str, way: float) -> Floats:
             action = stay(view, CLOSE)
             action[5] = way * _TURN_PER_STEP_RAD
             return action
-    straight = _facing(view, -_UP, closing=np.array([0.0, 1.0, 0.0]))
+    straight = facing(view, -_UP, closing=np.array([0.0, 1.0, 0.0]))
     if low and away < 0.03 and (turned > 1.0 or view.grip > -0.9):
         return go(view, view.tool + _UP * (0.05 if view.grip < -0.9 else 0.0), OPEN, view.orientation)
     if grasp_on(view, knob, straight):
@@ -120,7 +126,7 @@ def _approach(
     return go(view, start, close, orientation)
 
 
-def _facing(view: View, ahead: Doubles, closing: Doubles | None = None) -> Doubles:
+def facing(view: View, ahead: Doubles, closing: Doubles | None = None) -> Doubles:
     """(3, 3) a tool that points `ahead` and somewhat down, fingers closing from above and below.
 
     Of the two such orientations, the one that is nearer to the present.

@@ -1,4 +1,4 @@
-"""A door with a latch, for scripted experts. Like `waypoints`, from the present alone."""
+"""Doors, with a latch and without, for scripted experts. Like `waypoints`, from the present alone."""
 
 from __future__ import annotations
 
@@ -8,13 +8,17 @@ from vla.types import Floats
 from vla_sim.arm.env import View
 from vla_sim.panda import Doubles
 from vla_sim.rendering import mujoco
-from vla_sim.scripted.articulated import Drawer, take_handle
-from vla_sim.scripted.waypoints import CLOSE, go
+from vla_sim.scripted.articulated import Drawer, facing, foremost, take_handle
+from vla_sim.scripted.grasps import HAND_M, Grasp
+from vla_sim.scripted.waypoints import CLOSE, fetch, go, holds
 
 _FREE_RAD = 1.35
 """Turn of a lever at which the latch passes the frame; at 1.2 it catches on the way."""
 _TURN_RAD, _SWING_RAD = 0.15, 0.06
 """Ahead of the hand that a lever and a door are led."""
+_DEPTH_M = 0.015
+"""Below a handle's top that it is taken."""
+_UP = np.array([0.0, 0.0, 1.0])
 
 
 def along(view: View, hinge: str, point: Doubles, angle: float) -> Doubles:
@@ -43,6 +47,26 @@ def open_door(view: View, hinge: str, latch: str) -> Floats:
         return _lead(view, hinge, _SWING_RAD)
     down = -np.sign(np.cross(data.xaxis[joint], arms[lever])[2])
     return _lead(view, latch, down * _TURN_RAD)
+
+
+def swing(view: View, hinge: str, way: float) -> Floats:
+    """Take the handle from above and lead the door along its way, to angles that grow (`way` 1) or shrink (-1)."""
+    model, data = view.world.model, view.data
+    joint = model.joint(hinge).id
+    body = int(model.jnt_bodyid[joint])
+    if holds(view, body):
+        return _lead(view, hinge, way * _SWING_RAD)
+    low, high = model.jnt_range[joint]
+    middle = np.array(data.xipos[body])
+    out = along(view, hinge, middle, 1e-3 if high > -low else -1e-3) - middle
+    handle = foremost(view, body, out / np.linalg.norm(out))
+    position = np.array(data.geom_xpos[handle])
+    radius = position - data.xanchor[joint]
+    radius[2] = 0.0
+    top = float(view.world.shapes.cloud(data, body)[:, 2].max())
+    reach = np.abs(data.geom_xmat[handle].reshape(3, 3)) @ model.geom_aabb[handle][3:]
+    position[2] = max(position[2] + reach[2] - _DEPTH_M, top - HAND_M)
+    return fetch(view, Grasp(position, facing(view, -_UP, radius / np.linalg.norm(radius)), top))
 
 
 def _lead(view: View, hinge: str, angle: float) -> Floats:

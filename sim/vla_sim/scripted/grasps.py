@@ -15,6 +15,8 @@ _WIDEST_M = 0.068
 """Of what the open fingers take with some room."""
 FINGERTIP_M = 0.011
 """From the tool point down to the fingertips."""
+HAND_M = 0.028
+"""From the tool point up to the hand, which what stands beside a handle must not reach."""
 EASY_REACH_M = 0.68
 """From the base in x and y; a tool that points down gets stuck at a straight elbow some 10 cm farther."""
 _NEAREST_M = 0.45
@@ -29,6 +31,11 @@ _SLANTS_RAD = (0.0, 0.4, -0.4)
 """Between the closing axis and the radius to where the rim is taken, the better one first."""
 _RIM_M = 0.01
 """Of an object's top that are its rim."""
+_YAWS = np.deg2rad(np.arange(-90, 91, 10))
+_ACROSS = np.stack([-np.sin(_YAWS), np.cos(_YAWS)], 1)
+_ALONG = np.stack([np.cos(_YAWS), np.sin(_YAWS)], 1)
+_GRIP_M = 0.014
+"""Of a part that is between the fingers."""
 _REACH_M = 0.2
 """Only obstacles this near in x and y are looked at."""
 
@@ -75,6 +82,50 @@ def from_above(view: View, body: int) -> Grasp:
     return Grasp(np.array([*centres[yaw, shift], z]), facing_down(yaws[yaw]), float(high))
 
 
+def fits(view: View, body: int) -> bool:
+    """Whether the open fingers go around a body's narrowest side."""
+    return bool(np.ptp(_ACROSS @ view.world.shapes.cloud(view.data, body)[:, :2].T, axis=1).min() < _WIDEST_M)
+
+
+def by_a_part(view: View, body: int, to: Doubles) -> Grasp:
+    """Across a knob, a handle or a wall of what is too wide itself; near its middle, so that it hangs upright.
+
+    `to` (2,) is where the body will be put down in x and y: the arm also reaches there.
+    """
+    shapes, middle = view.world.shapes, view.data.xipos[body][:2]
+    parts, obstacles = shapes.parts(view.data, body), _near(view, body, middle)
+    highest = max(float(part[:, 2].max()) for part in parts)
+    best: list[tuple[float, Grasp]] = []  # in metres of stretch, as by the rim
+    for i, part in enumerate(parts):
+        own = np.concatenate([other for j, other in enumerate(parts) if j != i] or [part[:0]])
+        centre = (part[:, :2].min(0) + part[:, :2].max(0)) / 2
+        width = np.ptp(_ACROSS @ part[:, :2].T, axis=1)
+        low, high = float(part[:, 2].min()), float(part[:, 2].max())
+        z = np.maximum(_above(own, centre), high - min(_DEPTHS_M[0], high - low - FINGERTIP_M))
+        total = 0.02 * np.abs(_YAWS) + 0.02 * np.abs(_YAWS - yaw_of(view.orientation))
+        total += 0.05 * np.linalg.norm(centre - view.tool[:2]) + np.linalg.norm(centre - middle)
+        for moved in (np.zeros(2), to - view.data.xpos[body][:2]):
+            reach = np.linalg.norm(centre + moved - view.world.base[:2])
+            total += 2.0 * max(0.0, reach - EASY_REACH_M, 3.0 * (_NEAREST_M - reach))
+        total += 2.0 * width + 10.0 * np.maximum(0.0, width - _WIDEST_M)
+        total += 50.0 * np.maximum(0.0, _GRIP_M - (high - z + FINGERTIP_M))
+        for yaw in np.argsort(total)[:5]:
+            points = np.concatenate([obstacles, own[own[:, 2] > z[yaw]]])
+            blocked = 3.0 * float(_blocked(points, _YAWS[[yaw]], centre[None, None], z[[yaw], None])[0, 0])
+            grasp = Grasp(np.array([*centre, z[yaw]]), facing_down(_YAWS[yaw]), highest)
+            best.append((float(total[yaw]) + blocked, grasp))
+    return min(best, key=lambda one: one[0])[1]
+
+
+def _above(points: Doubles, centre: Doubles) -> Doubles:
+    """(Y,) height of the tool at which open fingers at (2,) stay above points, for each of `_YAWS`."""
+    off = points[:, :2] - centre
+    across, along = np.abs(_ACROSS @ off.T), np.abs(_ALONG @ off.T)
+    under = (along < 0.016) & (across > 0.02) & (across < 0.066)
+    found: Doubles = np.where(under, points[:, 2], -np.inf).max(1, initial=-np.inf) + FINGERTIP_M + 0.001
+    return found
+
+
 def by_the_rim(view: View, body: int, to: Doubles, above_bottom: float | None = None) -> Grasp:
     """One finger inside, one outside, as deep below the rim as the hand gets or at a height above the bottom [m].
 
@@ -88,9 +139,7 @@ def by_the_rim(view: View, body: int, to: Doubles, above_bottom: float | None = 
     low, high = rim.min(0), rim.max(0)
     middle, radius = (low + high) / 2, float((high - low).mean() / 2)
     depths = _DEPTHS_M if above_bottom is None else (top - bottom - above_bottom,)
-    yaws = np.deg2rad(np.arange(-90, 91, 10))
-    across = np.stack([-np.sin(yaws), np.cos(yaws)], 1)
-    along = np.stack([np.cos(yaws), np.sin(yaws)], 1)
+    yaws, across, along = _YAWS, _ACROSS, _ALONG
     points = _near(view, body, middle)
     best: list[tuple[float, Grasp]] = []  # in metres of stretch, about: what is in the way weighs most
     insides = _INSIDE_M if above_bottom is None else _INSIDE_FLAT_M

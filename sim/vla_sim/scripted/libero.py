@@ -13,7 +13,8 @@ from vla_sim.arm.osc import DOWN, turn_between
 from vla_sim.panda import Doubles
 from vla_sim.rendering import mujoco
 from vla_sim.scripted.articulated import drawer_of, pull_open, push_shut, turn_knob
-from vla_sim.scripted.grasps import Grasp, by_the_rim, from_above
+from vla_sim.scripted.doors import swing
+from vla_sim.scripted.grasps import Grasp, by_a_part, by_the_rim, fits, from_above
 from vla_sim.scripted.waypoints import OPEN, Place, holds, pick_and_place, push, stay
 
 _LIMIT = 6.0
@@ -21,6 +22,8 @@ _ORDER = {"open": 0, "turnon": 1, "close": 3}
 """What is done first; putting comes third."""
 _OPENED_M, _SLACK_M = 0.12, 0.03
 """A drawer this far open takes a bowl, and leaves room beside it; how much it may lose when the hand lets go."""
+_BESIDE_M = 0.008
+"""Half of what is left between two things that share a region."""
 _RIMMED = ("bowl", "plate", "mug")
 
 
@@ -36,16 +39,20 @@ class PredicateExpert:
         unmet = view.world.unmet(view.data, self.goals)
         if not unmet:
             return stay(view, OPEN)
-        goal = min(unmet, key=lambda one: _ORDER.get(one[0], 2))
-        if goal[0] == "open":
-            return pull_open(view, drawer_of(view, _slide(view, goal[1])))
-        if goal[0] == "close":
-            return push_shut(view, drawer_of(view, _slide(view, goal[1])))
+        moving = {one[1] for one in unmet if len(one) == 3}
+        goal = min(unmet, key=lambda one: (_ORDER.get(one[0], 2), one[-1] in moving))  # what others stand on first
+        if goal[0] in ("open", "close"):
+            return _move(view, goal[1], goal[0] == "open")
         if goal[0] in ("turnon", "turnoff"):
             return turn_knob(view, view.world.env.get_object(goal[1]).joints[0], 1.0 if goal[0] == "turnon" else -1.0)
         if len(goal) < 3:
             return stay(view, OPEN)  # not in this grammar
-        return _put(view, goal[1], goal[2])
+        return _put(view, goal[1], goal[2], self._side(goal))
+
+    def _side(self, goal: Sequence[str]) -> float:
+        """Of a region that two things are to stand on, side by side: -1 or 1, and 0 where it is for one alone."""
+        sharing = [one for one in self.goals if one[0] == "on" and one[2:] == goal[2:]]
+        return 2.0 * sharing.index(goal) - 1.0 if len(sharing) == 2 else 0.0
 
     def features(self, view: View) -> Floats:
         """(26,) distances in units that matter to the task, what the gripper holds, progress, time."""
@@ -83,7 +90,18 @@ class PredicateExpert:
         return np.clip(features, -_LIMIT, _LIMIT).astype(np.float32)
 
 
-def _put(view: View, thing: str, to: str) -> Floats:
+def _move(view: View, name: str, opening: bool) -> Floats:
+    """Open or close a drawer or a door."""
+    joint = _slide(view, name)
+    if joint:
+        drawer = drawer_of(view, joint)
+        return pull_open(view, drawer) if opening else push_shut(view, drawer)
+    hinge = view.world.env.get_object(name).joints[0]
+    low, high = view.world.model.joint(hinge).range
+    return swing(view, hinge, 1.0 if opening == (high > -low) else -1.0)
+
+
+def _put(view: View, thing: str, to: str, side: float) -> Floats:
     body = body_of(view, thing)
     joint = _slide(view, to)
     if joint and not holds(view, body):
@@ -93,7 +111,7 @@ def _put(view: View, thing: str, to: str) -> Floats:
             return pull_open(view, drawer)
     if "plate" in thing and "table" in to:  # its rim slopes: fingers that close on it slip off
         return push(view, body, _at(view, to)[:2])
-    return pick_and_place(view, body, lambda: grasp_of(view, thing, to), lambda: place_of(view, thing, to))
+    return pick_and_place(view, body, lambda: grasp_of(view, thing, to), lambda: place_of(view, thing, to, side))
 
 
 def body_of(view: View, name: str) -> int:
@@ -102,12 +120,12 @@ def body_of(view: View, name: str) -> int:
 
 
 def grasp_of(view: View, thing: str, to: str) -> Grasp:
-    """Bowls by the rim, plates by the rim from below it, the rest from above."""
+    """Bowls by the rim, plates by the rim from below it, pots and pans by a part, the rest from above."""
     body = body_of(view, thing)
-    if not any(word in thing for word in _RIMMED):
-        return from_above(view, body)
     goal = place_of(view, thing, to).position[:2]
-    return by_the_rim(view, body, goal, 0.012 if "plate" in thing else None)
+    if any(word in thing for word in _RIMMED):
+        return by_the_rim(view, body, goal, 0.012 if "plate" in thing else None)
+    return from_above(view, body) if fits(view, body) else by_a_part(view, body, goal)
 
 
 def _slide(view: View, region: str) -> str:
@@ -118,8 +136,8 @@ def _slide(view: View, region: str) -> str:
     return sliding[0] if sliding else ""
 
 
-def place_of(view: View, thing: str, to: str) -> Place:
-    """Where an "in" or "on" wants a thing."""
+def place_of(view: View, thing: str, to: str, side: float = 0.0) -> Place:
+    """Where an "in" or "on" wants a thing; with a `side`, -1 or 1, that half of it."""
     if "basket" in to:
         basket = body_of(view, to.removesuffix("_contain_region"))
         rim = float(view.world.shapes.cloud(view.data, basket)[:, 2].max())
@@ -130,8 +148,13 @@ def place_of(view: View, thing: str, to: str) -> Place:
     else:
         cloud = view.world.shapes.cloud(view.data, body_of(view, to))
         height = float(cloud[:, 2].min()) + 0.03 if "bowl" in to else float(cloud[:, 2].max())
+    if side:
+        sizes = np.ptp(view.world.shapes.cloud(view.data, body_of(view, thing))[:, :2], 0)
+        narrow = int(sizes.argmin())
+        target[narrow] += side * (sizes[narrow] / 2 + _BESIDE_M)
     # A stretched arm cannot lift far: carry low, come down early.
-    return Place(np.array([*target[:2], height]), height + (0.03 if "plate" in thing else 0.06), near=0.035)
+    near = 0.006 if side else 0.035
+    return Place(np.array([*target[:2], height]), height + (0.03 if "plate" in thing else 0.06), near)
 
 
 def _at(view: View, name: str) -> Doubles:
