@@ -9,6 +9,7 @@ perturbations are variants: `libero_object:swap`.
 from __future__ import annotations
 
 import functools
+import gc
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -215,6 +216,8 @@ def _world(file: Path, visual: str) -> World:
             ignore_done=True,
         ).env
 
+    # robosuite's environments are circles of references: without this, what left the cache stays, with its meshes.
+    gc.collect()
     world = World(build)
     if visual == "decimated":
         decimate(world.model)
