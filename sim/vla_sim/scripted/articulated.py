@@ -11,7 +11,7 @@ from vla_sim.arm.env import View
 from vla_sim.arm.osc import turn_between
 from vla_sim.panda import Doubles
 from vla_sim.scripted.grasps import yaw_of
-from vla_sim.scripted.waypoints import CLOSE, OPEN, go, grasp_on, is_shut, stay
+from vla_sim.scripted.waypoints import CLOSE, OPEN, go, grasp_on, holds, is_shut, stay
 
 _TILT_RAD = np.deg2rad(75)
 """Of a tool that reaches for a handle, from pointing down: flatter, and the hand hits what stands on the table."""
@@ -41,20 +41,30 @@ def drawer_of(view: View, joint: str) -> Drawer:
     model, data = view.world.model, view.data
     number = model.joint(joint).id
     body = int(model.jnt_bodyid[number])
-    low, high = model.jnt_range[number]
-    sign = -1.0 if abs(low) > abs(high) else 1.0
+    sign = opens(view, number)
     out = data.xmat[body].reshape(3, 3) @ model.jnt_axis[number] * sign
     handle = data.geom_xpos[foremost(view, body, out)].copy()
     return Drawer(body, handle, out, float(data.qpos[model.jnt_qposadr[number]]) * sign)
 
 
+def opens(view: View, joint: int) -> float:
+    """1 where a drawer or a door opens to angles or positions that grow, -1 where they shrink."""
+    low, high = view.world.model.jnt_range[joint]
+    return -1.0 if abs(low) > abs(high) else 1.0
+
+
+def reach_of(view: View, geom: int) -> Doubles:
+    """(3,) how far a part reaches from its middle along the world's axes [m]."""
+    turned: Doubles = np.abs(view.data.geom_xmat[geom].reshape(3, 3)) @ view.world.model.geom_aabb[geom][3:]
+    return turned
+
+
 def foremost(view: View, body: int, out: Doubles) -> int:
     """The solid part of a body that reaches farthest towards `out` (3,): its handle."""
-    model, data = view.world.model, view.data
+    model = view.world.model
 
     def front(geom: int) -> float:
-        half = np.abs(data.geom_xmat[geom].reshape(3, 3)) @ model.geom_aabb[geom][3:]
-        return float(data.geom_xpos[geom] @ out + half @ np.abs(out))
+        return float(view.data.geom_xpos[geom] @ out + reach_of(view, geom) @ np.abs(out))
 
     parts = np.flatnonzero(model.geom_bodyid == body)
     return int(max((g for g in parts if model.geom_contype[g] or model.geom_conaffinity[g]), key=front))
@@ -70,7 +80,7 @@ def take_handle(view: View, drawer: Drawer) -> tuple[bool, Floats]:
     """Whether the closed fingers have the handle, and what to do while they do not: come from in front and close."""
     orientation = facing(view, -drawer.out)
     onto = drawer.handle - drawer.out * _ONTO_M
-    if is_shut(view) and view.width > 0.002 and view.world.shapes.fingers_on(view.data, drawer.body):
+    if holds(view, drawer.body):
         return True, stay(view, CLOSE)
     if grasp_on(view, onto, orientation):
         return False, stay(view, CLOSE, orientation)

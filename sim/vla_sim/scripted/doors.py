@@ -8,7 +8,7 @@ from vla.types import Floats
 from vla_sim.arm.env import View
 from vla_sim.panda import Doubles
 from vla_sim.rendering import mujoco
-from vla_sim.scripted.articulated import Drawer, facing, foremost, take_handle
+from vla_sim.scripted.articulated import Drawer, facing, foremost, opens, reach_of, take_handle
 from vla_sim.scripted.grasps import HAND_M, Grasp
 from vla_sim.scripted.waypoints import CLOSE, fetch, go, holds
 
@@ -49,23 +49,22 @@ def open_door(view: View, hinge: str, latch: str) -> Floats:
     return _lead(view, latch, down * _TURN_RAD)
 
 
-def swing(view: View, hinge: str, way: float) -> Floats:
-    """Take the handle from above and lead the door along its way, to angles that grow (`way` 1) or shrink (-1)."""
+def swing(view: View, hinge: str, opening: bool) -> Floats:
+    """Take the handle from above and lead the door along its way, open or shut."""
     model, data = view.world.model, view.data
     joint = model.joint(hinge).id
     body = int(model.jnt_bodyid[joint])
+    way = opens(view, joint)
     if holds(view, body):
-        return _lead(view, hinge, way * _SWING_RAD)
-    low, high = model.jnt_range[joint]
+        return _lead(view, hinge, (way if opening else -way) * _SWING_RAD)
     middle = np.array(data.xipos[body])
-    out = along(view, hinge, middle, 1e-3 if high > -low else -1e-3) - middle
+    out = along(view, hinge, middle, way * 1e-3) - middle
     handle = foremost(view, body, out / np.linalg.norm(out))
     position = np.array(data.geom_xpos[handle])
     radius = position - data.xanchor[joint]
     radius[2] = 0.0
     top = float(view.world.shapes.cloud(data, body)[:, 2].max())
-    reach = np.abs(data.geom_xmat[handle].reshape(3, 3)) @ model.geom_aabb[handle][3:]
-    position[2] = max(position[2] + reach[2] - _DEPTH_M, top - HAND_M)
+    position[2] = max(position[2] + reach_of(view, handle)[2] - _DEPTH_M, top - HAND_M)
     return fetch(view, Grasp(position, facing(view, -_UP, radius / np.linalg.norm(radius)), top))
 
 

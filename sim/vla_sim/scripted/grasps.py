@@ -104,10 +104,7 @@ def by_a_part(view: View, body: int, to: Doubles) -> Grasp:
         z = np.maximum(_above(own, centre), high - min(_DEPTHS_M[0], high - low - FINGERTIP_M))
         total = 0.02 * np.abs(_YAWS) + 0.02 * np.abs(_YAWS - yaw_of(view.orientation))
         total += 0.05 * np.linalg.norm(centre - view.tool[:2]) + np.linalg.norm(centre - middle)
-        for moved in (np.zeros(2), to - view.data.xpos[body][:2]):
-            reach = np.linalg.norm(centre + moved - view.world.base[:2])
-            total += 2.0 * max(0.0, reach - EASY_REACH_M, 3.0 * (_NEAREST_M - reach))
-        total += 2.0 * width + 10.0 * np.maximum(0.0, width - _WIDEST_M)
+        total += _stretch(view, body, centre, to) + 2.0 * width + 10.0 * np.maximum(0.0, width - _WIDEST_M)
         total += 50.0 * np.maximum(0.0, _GRIP_M - (high - z + FINGERTIP_M))
         for yaw in np.argsort(total)[:5]:
             points = np.concatenate([obstacles, own[own[:, 2] > z[yaw]]])
@@ -148,9 +145,7 @@ def by_the_rim(view: View, body: int, to: Doubles, above_bottom: float | None = 
         centres = middle + (radius - inside) * around
         total = (0.02 * np.abs(yaws) + 0.02 * np.abs(yaws - yaw_of(view.orientation)))[:, None]
         total = total + 0.05 * np.linalg.norm(centres - view.tool[:2], axis=2)
-        for moved in (np.zeros(2), to - view.data.xpos[body][:2]):
-            reach = np.linalg.norm(centres + moved - view.world.base[:2], axis=2)
-            total += 2.0 * np.maximum(0.0, np.maximum(reach - EASY_REACH_M, 3.0 * (_NEAREST_M - reach)))
+        total += _stretch(view, body, centres, to)
         tops = (top - centres @ up[:2]) / up[2]
         blocked = 3.0 * _blocked(points, yaws, centres, tops - depth)
         total += 3.0 * (depths[0] - depth) + 2.0 * abs(inside) + 0.1 * abs(slant) + blocked
@@ -162,6 +157,15 @@ def by_the_rim(view: View, body: int, to: Doubles, above_bottom: float | None = 
         if not blocked[yaw, side]:
             break
     return min(best, key=lambda one: one[0])[1]
+
+
+def _stretch(view: View, body: int, centres: Doubles, to: Doubles) -> Doubles:
+    """(...) cost of reaching centres (..., 2) of a body, now and when it is at `to` (2,), too far out or folded [m]."""
+    cost: Doubles = np.zeros(centres.shape[:-1])
+    for moved in (np.zeros(2), to - view.data.xpos[body][:2]):
+        reach = np.linalg.norm(centres + moved - view.world.base[:2], axis=-1)
+        cost += 2.0 * np.maximum(0.0, np.maximum(reach - EASY_REACH_M, 3.0 * (_NEAREST_M - reach)))
+    return cost
 
 
 def _upwards(view: View, body: int) -> Doubles:

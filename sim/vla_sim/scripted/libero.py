@@ -96,9 +96,7 @@ def _move(view: View, name: str, opening: bool) -> Floats:
     if joint:
         drawer = drawer_of(view, joint)
         return pull_open(view, drawer) if opening else push_shut(view, drawer)
-    hinge = view.world.env.get_object(name).joints[0]
-    low, high = view.world.model.joint(hinge).range
-    return swing(view, hinge, 1.0 if opening == (high > -low) else -1.0)
+    return swing(view, view.world.env.get_object(name).joints[0], opening)
 
 
 def _put(view: View, thing: str, to: str, side: float) -> Floats:
