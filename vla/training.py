@@ -6,9 +6,11 @@ saved is the exponential moving average of the weights.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import copy
 import dataclasses
+import gc
 import json
 import math
 import os
@@ -21,9 +23,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.distributed.nn  # imported once the group is open, its functions would keep the group and its threads
 from accelerate import Accelerator
 from accelerate.utils import broadcast
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from vla import checkpoint, policy, registry
 from vla.data.cache import Cache
@@ -123,7 +126,7 @@ def train(
     """
     _check(config, initial)
     cache = cache if config.episodes is None else cache.first_episodes(config.episodes)
-    accelerator = Accelerator(cpu=not torch.cuda.is_available())
+    accelerator = _team()
     if initial is not None:
         require_match(initial.spec, cache.spec, "the policy", "the dataset")
     learner = _Learner(config, cache, initial)
@@ -152,7 +155,23 @@ def train(
             trained = {"config": dataclasses.asdict(config), "steps": step, "seconds": seconds}
             about = trained | {"frames": len(cache), "episodes": cache.n_episodes}
             checkpoint.save(out, learner.average.cpu(), about)
+    accelerator.wait_for_everyone()  # what `out` holds is whole for all of them
     return learner.average.eval()
+
+
+def _team() -> Accelerator:
+    """The processes that train together, or this one alone."""
+    accelerator = Accelerator(cpu=not torch.cuda.is_available())
+    if accelerator.num_processes > 1:
+        atexit.register(_leave)
+    return accelerator
+
+
+def _leave() -> None:
+    """End the threads that serve the other processes: one that needs Python after its end would abort this process."""
+    if distributed.is_initialized():
+        gc.collect()  # models know the group, too
+        distributed.destroy_process_group()
 
 
 class _Learner:

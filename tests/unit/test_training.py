@@ -268,8 +268,25 @@ def test_nothing_it_writes_can_run_code(cache: Cache, tmp_path: Path) -> None:
         assert not file_bytes.startswith((b"\x80", b"PK")), "a pickle, or torch's zip of one"
 
 
+TRAIN_AND_COUNT_THREADS = """
+import atexit, sys
+from pathlib import Path
+
+def count():
+    names = [comm.read_text().strip() for comm in Path("/proc/self/task").glob("*/comm")]
+    print("threads of the team:", names.count("pt_gloo_runloop"), file=sys.stderr)
+
+atexit.register(count)  # the first to be registered is the last to be called
+from vla.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
 def test_two_processes_train_one_policy(demonstrations: Path, tmp_path: Path) -> None:
-    """As on two GPUs: both open the dataset, one writes, both stop at the same step by one clock."""
+    """As on two GPUs: both open the dataset, one writes, both stop at the same step by one clock.
+
+    A thread of the team that is left when Python ends aborts its process now and then: "terminate called".
+    """
     arguments = ["train", "--dataset", str(demonstrations), "--out", str(tmp_path / "run"), "--head", "l1"]
     arguments += ["--backbone-config", json.dumps(BACKBONE), "--batch-size", "8", "--threads", "1"]
     arguments += ["--steps", "1000000", "--minutes", "0.01"]
@@ -280,7 +297,7 @@ def test_two_processes_train_one_policy(demonstrations: Path, tmp_path: Path) ->
     told = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}
     team = [
         subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-m", "vla.cli", *arguments],
+            [sys.executable, "-W", "ignore", "-c", TRAIN_AND_COUNT_THREADS, *arguments],
             env=os.environ | told | {"RANK": rank, "LOCAL_RANK": rank, "GLOO_SOCKET_IFNAME": "lo"},
             stderr=subprocess.PIPE,
             text=True,
@@ -290,6 +307,7 @@ def test_two_processes_train_one_policy(demonstrations: Path, tmp_path: Path) ->
     try:
         errors = [process.communicate(timeout=120)[1] for process in team]
         assert [process.returncode for process in team] == [0, 0], "\n".join(errors)
+        assert all("threads of the team: 0" in error for error in errors), errors
     finally:
         for process in team:
             process.kill()
