@@ -11,6 +11,7 @@ from vla import checkpoint, registry
 from vla.data.rollouts import Rollouts
 from vla.modules import Progress, Verifier
 from vla.policy import PolicyNet
+from vla.threads import computing_on
 
 
 def fit(
@@ -32,15 +33,10 @@ def fit(
     """
     kind = getattr(registry.module("verifiers", name), registry.KINDS["verifiers"])
     config = registry.resolved("verifiers", name, kind.configure(settings, rollouts))
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            verifier: Verifier = registry.build("verifiers", name, config, net.spec, net)
-            measures = verifier.fit(rollouts, seed=seed, progress=progress)
-    finally:
-        torch.set_num_threads(before)
+    with computing_on(threads), torch.random.fork_rng():
+        torch.manual_seed(seed)
+        verifier: Verifier = registry.build("verifiers", name, config, net.spec, net)
+        measures = verifier.fit(rollouts, seed=seed, progress=progress)
     return verifier.eval(), config, measures
 
 

@@ -271,8 +271,12 @@ def machine() -> str:
     if cpuinfo.exists():
         lines = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
         model = lines[0].partition(":")[2].strip() if lines else model
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return f"{model}, {cores} core{'s' * (cores != 1)}"
+    return f"{model}, {cores()} core{'s' * (cores() != 1)}"
+
+
+def cores() -> int:
+    """Of the CPU, that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def command() -> str:

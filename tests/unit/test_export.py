@@ -171,21 +171,15 @@ def test_an_image_that_is_not_cast_first_is_refused() -> None:
 
 
 def test_the_verb_prints_what_it_measured(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    threads = torch.get_num_threads()
-    try:
-        args = verb.Args(str(checkpoint), tmp_path / "b", "privileged_advantage", json=True)
-        assert verb.main(args) == 0
-        report = json.loads(capsys.readouterr().out)
-        assert report["parity"]["actions_max_abs"] < 1e-6
-        assert report["parity"]["same_choice"] == 32
-        assert report["latency_ratio"] == pytest.approx(
-            report["latency"]["verified_ms"] / report["latency"]["single_ms"]
-        )
-        assert verb.main(verb.Args(str(checkpoint), tmp_path / "b")) == 0
-        assert "same choice in 32 of 32" in capsys.readouterr().out
-        assert not (tmp_path / "b" / "verify.onnx").exists()
-    finally:
-        torch.set_num_threads(threads)
+    args = verb.Args(str(checkpoint), tmp_path / "b", "privileged_advantage", json=True)
+    assert verb.main(args) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["parity"]["actions_max_abs"] < 1e-6
+    assert report["parity"]["same_choice"] == 32
+    assert report["latency_ratio"] == pytest.approx(report["latency"]["verified_ms"] / report["latency"]["single_ms"])
+    assert verb.main(verb.Args(str(checkpoint), tmp_path / "b")) == 0
+    assert "same choice in 32 of 32" in capsys.readouterr().out
+    assert not (tmp_path / "b" / "verify.onnx").exists()
 
 
 def test_latency_times_both_arms(bundle: Path) -> None:

@@ -23,25 +23,21 @@ def open_demonstrations(dataset: Path) -> Any:
 
 
 def train(name: str, config: TrainConfig, cache: Any, folder: Path, threads: int, **settings: Any) -> PolicyNet:
-    """Train on so many threads, and go back to one. `settings` as `vla.training.train` has them.
+    """Train on so many threads. `settings` as `vla.training.train` has them.
 
     Unless `resume` is among them it goes on with whatever training an interruption left in the folder.
     """
-    import torch
-
     from vla import training
     from vla.progress import bar
+    from vla.threads import computing_on
 
     settings.setdefault("resume", (folder / "training.json").exists())
-    torch.set_num_threads(threads)
-    with bar(name) as show:
+    with bar(name) as show, computing_on(threads):
 
         def on_step(now: training.Step) -> None:
             show(now.fraction, f"step {now.step} loss {now.loss:.4f}")
 
-        net = training.train(config, cache, folder, on_step=on_step, **settings)
-    torch.set_num_threads(1)
-    return net
+        return training.train(config, cache, folder, on_step=on_step, **settings)
 
 
 def evaluate(name: str, config: EvalConfig, folder: Path, workers: int, **settings: Any) -> Run:

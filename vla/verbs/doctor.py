@@ -209,11 +209,11 @@ def disk(folder: Path) -> Finding:
 
 def processor(environment: Mapping[str, str]) -> Finding:
     """Cores, and whether several processes will fight for them."""
-    from vla.runs import machine
+    from vla.runs import cores, machine
 
     threads = environment.get("OMP_NUM_THREADS")
     found = f"{machine()}; OMP_NUM_THREADS={threads or 'unset'}"
-    if threads and threads.isdigit() and int(threads) > (os.cpu_count() or 1):
+    if threads and threads.isdigit() and int(threads) > cores():
         return Finding("cpu", "warn", found, "unset OMP_NUM_THREADS: more threads than cores is several times slower")
     return Finding("cpu", "ok", found)
 

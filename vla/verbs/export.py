@@ -28,21 +28,20 @@ class Args:
 
 def main(args: Args) -> int:
     """Export, then measure what was exported."""
-    import torch
-
     from vla import zoo
     from vla.runs import to_plain
+    from vla.threads import computing_on
     from vla_deploy.export import export
     from vla_deploy.latency import latency
     from vla_deploy.parity import TARGET, parity
     from vla_deploy.runtime import load_policy
 
-    torch.set_num_threads(1)
     reference = export(zoo.folder(args.policy), args.out, args.verifier, args.n_candidates, args.n_action_steps)
     bundle = load_policy(str(args.out))
     words = bundle.bundle.tokenizer.words
     observations = [bundle.spec.fake_observation(words[i % len(words)], seed=i) for i in range(32)]
-    same = parity(reference, bundle, observations, args.verifier, args.n_candidates)
+    with computing_on(1):
+        same = parity(reference, bundle, observations, args.verifier, args.n_candidates)
     cost = latency(bundle, args.verifier, observations[0], args.n_candidates) if args.verifier else None
     size = sum(file.stat().st_size for file in args.out.iterdir())
     if args.json:

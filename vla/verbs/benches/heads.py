@@ -52,16 +52,16 @@ def _rows(head: str, folder: Path, workers: int) -> list[Metric]:
 def _decision_ms(opened: Any, candidates: int) -> float:
     """Median time of an unverified decision in torch, on one thread."""
     import numpy as np
-    import torch
 
     from vla.pipeline import FirstCandidate, Pipeline
+    from vla.threads import computing_on
 
-    torch.set_num_threads(1)
     pipeline = Pipeline(opened, FirstCandidate(), candidates)
     observation = opened.spec.fake_observation(opened.net.tokenizer.words[0])
     rng, took = np.random.default_rng(0), []
-    for _ in range(30):
-        start = time.perf_counter()
-        pipeline.decide(observation, rng)
-        took.append(1e3 * (time.perf_counter() - start))
+    with computing_on(1):
+        for _ in range(30):
+            start = time.perf_counter()
+            pipeline.decide(observation, rng)
+            took.append(1e3 * (time.perf_counter() - start))
     return float(np.median(took[5:]))

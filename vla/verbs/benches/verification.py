@@ -174,21 +174,18 @@ class _Lab:
 
     def dagger(self) -> None:
         """The policy fine-tuned on the states of the first refit, with that refit's verifiers beside it."""
-        import torch
-
         from vla import checkpoint
         from vla.data.cache import open_cache
         from vla.posttrain.dagger import Config, finetune
         from vla.progress import bar
+        from vla.threads import computing_on
 
         folder = self.folder / "dagger"
         if (folder / "verifiers").exists():
             return
-        torch.set_num_threads(self.workers)
         demonstrations = open_cache(self.dataset).first_episodes(DEMONSTRATIONS)
-        with bar("dagger") as show:
+        with bar("dagger") as show, computing_on(self.workers):
             net = finetune(checkpoint.load(self.policy), demonstrations, self.rollouts(0), Config(), 1, show)
-        torch.set_num_threads(1)
         checkpoint.save(folder, net, {"method": "dagger", "config": to_plain(Config())})
         shutil.copytree(self.refit(0) / "verifiers", folder / "verifiers")
 
