@@ -11,7 +11,7 @@ from vla.runs import cores
 from vla.threads import computing_on
 
 ONE_CORE = """
-import os, sys
+import os
 os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
 import torch
 from vla.threads import computing_on

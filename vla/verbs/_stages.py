@@ -23,10 +23,12 @@ def open_demonstrations(dataset: Path) -> Any:
 
 
 def train(name: str, config: TrainConfig, cache: Any, folder: Path, threads: int, **settings: Any) -> PolicyNet:
-    """Train on so many threads. `settings` as `vla.training.train` has them.
+    """Train on so many threads, and go back to one. `settings` as `vla.training.train` has them.
 
     Unless `resume` is among them it goes on with whatever training an interruption left in the folder.
     """
+    import torch
+
     from vla import training
     from vla.progress import bar
     from vla.threads import computing_on
@@ -37,7 +39,9 @@ def train(name: str, config: TrainConfig, cache: Any, folder: Path, threads: int
         def on_step(now: training.Step) -> None:
             show(now.fraction, f"step {now.step} loss {now.loss:.4f}")
 
-        return training.train(config, cache, folder, on_step=on_step, **settings)
+        net = training.train(config, cache, folder, on_step=on_step, **settings)
+    torch.set_num_threads(1)  # episodes may follow in this process: one decision is too little for two
+    return net
 
 
 def evaluate(name: str, config: EvalConfig, folder: Path, workers: int, **settings: Any) -> Run:
